@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Everything of libpintle. Versions 0.x promise no binary compatibility between minor versions.
+ */
+#ifndef PINTLE_PINTLE_H
+#define PINTLE_PINTLE_H
+
+#include <pintle/blk.h>
+#include <pintle/error.h>
+#include <pintle/function.h>
+#include <pintle/log.h>
+#include <pintle/loop.h>
+
+#endif

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * The public objects over the internal ones. Private to api/.
+ */
+#ifndef API_PRIVATE_H
+#define API_PRIVATE_H
+
+#include <pintle/pintle.h>
+
+#include "base/loop.h"
+#include "life/life.h"
+#include "memory/dma.h"
+#include "pci/function.h"
+#include "road/vfio_user/server.h"
+
+/* The visibility of the library is hidden; these are its symbols (with libpintle.map, which a test compares). */
+#define PINTLE_EXPORT __attribute__((visibility("default")))
+
+/* A call-back that a public function was given. */
+struct api_done {
+	void (*fn)(void *context);
+	void *context;
+};
+
+struct pintle_function {
+	struct pci_function *pci;
+	struct loop *loop;
+	const struct pintle_device_ops *ops; /* NULL for the library's own devices */
+	void *device;
+	struct life_listener listener;
+	struct dma_view view;
+	bool attached; /* this process is the client */
+	struct vfu_server *server;
+	struct api_done stopped;
+	struct pci_request connect;
+	pintle_interrupt_fn *interrupt;
+	void *interrupt_context;
+	/* Destroys the PCI function with what stands behind it (a disk); NULL for device models. */
+	void (*release)(struct pintle_function *function);
+	struct api_blk *blk;
+};
+
+static inline struct loop *api_loop(struct pintle_loop *loop)
+{
+	return (struct loop *)loop;
+}
+
+#endif

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * pintle serve: from the command line to serve_run.
+ */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "serve/serve.h"
+
+static const struct option options[] = {
+	{ "device", required_argument, NULL, 'd' },
+	{ "road", required_argument, NULL, 'r' },
+	{ "config", required_argument, NULL, 'c' },
+	{ "io-threads", required_argument, NULL, 'i' },
+	{ "control-threads", required_argument, NULL, 'o' },
+	{ "sandbox", required_argument, NULL, 's' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "quiet", no_argument, NULL, 'q' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static void print_key(void *out, const char *key, const char *text)
+{
+	fprintf(out, "      %-14s %s\n", key, text);
+}
+
+static void help(FILE *out)
+{
+	fputs("  --device blk,KEY=VALUE,...\n", out);
+	serve_keys_describe(serve_device_keys, print_key, out);
+	fputs("  --road vfio-user,KEY=VALUE,...      of the device before it\n", out);
+	serve_keys_describe(serve_road_keys, print_key, out);
+	fputs("  --config FILE      the same as JSON\n", out);
+	serve_keys_describe(serve_global_keys, print_key, out);
+	fputs("      (as options: --io-threads 2, --control-threads 1, --sandbox off)\n"
+	      "  --verbose, --quiet\n\n"
+	      "SIGTERM ends in order, SIGHUP looks at the sizes of images again.\n\n"
+	      "Example:\n"
+	      "  pintle serve --device blk,path=disk.img,id=d0 --road vfio-user,path=/run/d0.sock\n"
+	      "  qemu-system-x86_64 $(pintle qemu-args /run/d0.sock) ...\n", out);
+}
+
+static int apply(struct serve_config *config, int option, const char *name, const char *value, struct pintle_error *err)
+{
+	switch (option) {
+	case 'd':
+		return serve_config_device(config, value, err);
+	case 'r':
+		return serve_config_road(config, value, err);
+	case 'c':
+		return serve_config_file(config, value, err);
+	case 'v':
+		log_set_level(LOG_LEVEL_DEBUG);
+		return 0;
+	case 'q':
+		log_set_level(LOG_LEVEL_WARNING);
+		return 0;
+	default:
+		return serve_key_set(serve_global_keys, config, name, value, err);
+	}
+}
+
+static int run(const struct cli_command *command, int argc, char **argv)
+{
+	struct serve_config config;
+	struct pintle_error err = { 0 };
+	int option, index = 0, status = CLI_OK;
+
+	serve_config_init(&config);
+	while (status == CLI_OK && (option = getopt_long(argc, argv, "", options, &index)) != -1) {
+		if (option == '?')
+			status = cli_usage_error(command, "the command line is not understood");
+		else if (apply(&config, option, options[index].name, optarg, &err) < 0)
+			status = cli_usage_error(command, "%s", err.text);
+	}
+	if (status == CLI_OK && optind < argc)
+		status = cli_usage_error(command, "\"%s\" is no option", argv[optind]);
+	if (status == CLI_OK && serve_config_check(&config, &err) < 0)
+		status = cli_usage_error(command, "%s", err.text);
+	if (status == CLI_OK && serve_run(&config, &err) < 0)
+		status = cli_failed(command, &err);
+	serve_config_release(&config);
+	return status;
+}
+
+const struct cli_command cli_serve = {
+	"serve", "Present devices to virtual machines until SIGTERM", "--device ... --road ... [--device ... --road ...]", run, help,
+};

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * The inside of the interrupt set, shared by irq.c (raising, conditions, reconcile), irq_bind.c (triggers) and irq_table.c (the MSI-X table, pending
+ * bits as the guest sees them). Nobody else includes it.
+ *
+ * Raising and reconciling meet without a lock in two atomics per vector: `deliver`, which says where to, and a pending bit. The one who raises
+ * looks at deliver; finding nothing it sets the bit and looks again. The owner stores deliver and then takes the bit. Both orders are
+ * sequentially consistent (each stores, then loads what the other stores), so at least one of the two sees the other; and because the bit is taken by an
+ * atomic operation, only one of them delivers.
+ */
+#ifndef IRQ_INTERNAL_H
+#define IRQ_INTERNAL_H
+
+#include <stdalign.h>
+#include <stdatomic.h>
+
+#include "base/num.h"
+#include "irq/irq.h"
+
+#define IRQ_MSI_MAX 32u
+#define IRQ_NOWHERE (-1)
+#define IRQ_CALLBACK (-2)
+
+/* What is below zero and not one of the two above does not occur. */
+struct irq_vector {
+	alignas(64) _Atomic int deliver; /* owner writes: an eventfd, IRQ_NOWHERE or IRQ_CALLBACK */
+	_Atomic uint64_t delivered; /* whoever delivers */
+	/* owner */
+	int fd; /* the trigger bound by the client, -1: none */
+	bool masked; /* by SET_IRQS */
+	bool held; /* programmed below: false between a loss of the table and the reconcile after it */
+};
+
+/* One MSI-X entry as four little-endian words: address low, high, data, vector control. */
+struct irq_entry {
+	uint32_t word[4];
+};
+#define IRQ_ENTRY_CONTROL 3
+#define IRQ_ENTRY_MASKED 1u
+
+/* Vectors of one of the two message modes. */
+struct irq_messages {
+	uint32_t count;
+	struct irq_vector *vectors;
+	_Atomic uint64_t *pending; /* one bit a vector */
+	_Atomic uint64_t *due; /* to be reported by the call-back */
+};
+
+/* A line or event with one trigger. */
+struct irq_line {
+	int fd;
+	bool masked;
+	uint64_t delivered;
+};
+
+struct irq_set {
+	struct life *life;
+	struct loop *owner;
+	struct log_source *log;
+	struct irq_messages msix, msi;
+
+	/* any thread */
+	_Atomic uint32_t mode; /* enum irq_kind: IRQ_INTX, IRQ_MSI or IRQ_MSIX; owner writes */
+	_Atomic bool level; /* the device's side of the INTx line */
+	_Atomic bool posted; /* `message` is on its way */
+	struct loop_message message;
+	_Atomic(irq_callback_fn *) callback;
+
+	/* owner */
+	void *callback_context;
+	uint32_t conditions;
+	bool has_intx;
+	bool table_used; /* the client accesses the table through the region */
+	struct irq_entry *wanted, *held; /* MSI-X */
+	uint32_t msi_mask;
+	struct irq_line intx, err, req;
+	bool intx_reported; /* the level that the call-back was told last */
+	struct loop_fd unmask_watch; /* the resample eventfd */
+	bool reporting; /* call-backs are being called further up the stack */
+	bool destroyed; /* freed when neither `message` nor a call-back can touch it */
+
+	/* owner: unbound descriptors, closed when no I/O thread can be writing to them; room for all that are bound */
+	struct life_wait dying_wait;
+	bool dying_waits;
+	int *dying;
+	size_t dying_count, dying_room, bound_count;
+};
+
+/* irq.c */
+/* Recomputes where one vector is delivered; true if that took something away from the I/O threads. */
+bool irq_refresh(struct irq_set *set, struct irq_messages *messages, uint32_t vector);
+void irq_drive_line(struct irq_set *set);
+void irq_notify_owner(struct irq_set *set);
+/* The vectors of a kind, NULL for kinds that are lines. */
+struct irq_messages *irq_messages_of(struct irq_set *set, enum irq_kind kind);
+struct irq_line *irq_line_of(struct irq_set *set, enum irq_kind kind);
+
+/* irq_bind.c */
+void irq_bind_destroy(struct irq_set *set);
+
+#endif

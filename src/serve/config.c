@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * The configuration from the command line, and whether it is complete.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/num.h"
+#include "serve/config.h"
+
+#define DEFAULT_POLL_NS UINT64_C(50000)
+
+void serve_config_init(struct serve_config *config)
+{
+	*config = (struct serve_config){ .io_threads = 1, .control_threads = 1, .sandbox = true };
+}
+
+void serve_config_release(struct serve_config *config)
+{
+	for (size_t i = 0; i < config->device_count; i++) {
+		struct serve_device *device = &config->devices[i];
+		char *strings[] = { device->id, device->path, device->backend, device->serial, device->road.path, device->road.owner,
+				    device->road.group };
+		for (size_t j = 0; j < ARRAY_SIZE(strings); j++)
+			free(strings[j]);
+	}
+	free(config->devices);
+	*config = (struct serve_config){ 0 };
+}
+
+struct serve_device *serve_config_add_device(struct serve_config *config, const char *type, struct pintle_error *err)
+{
+	if (strcmp(type, "blk")) {
+		error_set(err, -EINVAL, "there is no device \"%s\"; there is: blk", type);
+		return NULL;
+	}
+	struct serve_device *devices = reallocarray(config->devices, config->device_count + 1, sizeof *devices);
+	if (!devices) {
+		error_set(err, -ENOMEM, "no memory for another device");
+		return NULL;
+	}
+	config->devices = devices;
+	struct serve_device *device = &devices[config->device_count++];
+	*device = (struct serve_device){ .queues = 1, .queue_size = 256, .poll_ns = DEFAULT_POLL_NS, .packed = true, .msix = true,
+					 .road = { .fd = -1, .mode = 0600 } };
+	return device;
+}
+
+int serve_road_type(const char *type, struct pintle_error *err)
+{
+	if (strcmp(type, "vfio-user"))
+		return error_set(err, -EINVAL, "there is no road \"%s\"; there is: vfio-user", type);
+	return 0;
+}
+
+/* Cuts off the part before the next single comma and makes ",," one comma in it. *rest is NULL after the last. */
+static char *next_part(char **rest)
+{
+	char *part = *rest, *to = part, *from = part;
+
+	for (; *from; from++) {
+		if (*from == ',' && from[1] != ',')
+			break;
+		if (*from == ',')
+			from++;
+		*to++ = *from;
+	}
+	*rest = *from ? from + 1 : NULL;
+	*to = '\0';
+	return part;
+}
+
+static int set_pairs(const struct serve_key *keys, void *object, char *rest, struct pintle_error *err)
+{
+	while (rest) {
+		char *part = next_part(&rest);
+		char *equals = strchr(part, '=');
+		if (!equals)
+			return error_set(err, -EINVAL, "\"%s\" is not of the form key=value", part);
+		*equals = '\0';
+		int result = serve_key_set(keys, object, part, equals + 1, err);
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
+int serve_config_device(struct serve_config *config, const char *text, struct pintle_error *err)
+{
+	char *copy = strdup(text);
+	if (!copy)
+		return error_set(err, -ENOMEM, "no memory");
+	char *rest = copy;
+	struct serve_device *device = serve_config_add_device(config, next_part(&rest), err);
+	int result = device ? set_pairs(serve_device_keys, device, rest, err) : err ? err->code : -EINVAL;
+	if (result < 0)
+		error_prefix(err, "--device %s", text);
+	free(copy);
+	return result;
+}
+
+int serve_config_road(struct serve_config *config, const char *text, struct pintle_error *err)
+{
+	if (!config->device_count)
+		return error_set(err, -EINVAL, "--road %s: a road belongs to the device before it, and there is none", text);
+	struct serve_road *road = &config->devices[config->device_count - 1].road;
+	if (road->given)
+		return error_set(err, -EINVAL, "--road %s: the device before it has a road already", text);
+	char *copy = strdup(text);
+	if (!copy)
+		return error_set(err, -ENOMEM, "no memory");
+	char *rest = copy;
+	int result = serve_road_type(next_part(&rest), err);
+	if (!result)
+		result = set_pairs(serve_road_keys, road, rest, err);
+	if (result < 0)
+		error_prefix(err, "--road %s", text);
+	road->given = true;
+	free(copy);
+	return result;
+}
+
+static int check_device(struct serve_device *device, size_t index, struct pintle_error *err)
+{
+	if (!device->id && asprintf(&device->id, "d%zu", index) < 0) {
+		device->id = NULL;
+		error_set(err, -ENOMEM, "no memory");
+		return -ENOMEM;
+	}
+	if (strlen(device->id) > 40)
+		return error_set(err, -EINVAL, "device %s: an id has at most 40 bytes", device->id);
+	if (device->backend && strcmp(device->backend, "file") && strcmp(device->backend, "null") && strcmp(device->backend, "memory"))
+		return error_set(err, -EINVAL, "device %s: there is no backend \"%s\"; there are file, null, memory", device->id, device->backend);
+	bool file = !device->backend || !strcmp(device->backend, "file");
+	if (file && !device->path)
+		return error_set(err, -EINVAL, "device %s: path=IMAGE is missing (or backend=null,size=1G)", device->id);
+	if (!file && !device->size)
+		return error_set(err, -EINVAL, "device %s: backend=%s needs size=", device->id, device->backend);
+	if (!file && device->path)
+		return error_set(err, -EINVAL, "device %s: backend=%s takes no path", device->id, device->backend);
+	if (file && device->size)
+		return error_set(err, -EINVAL, "device %s: the size of an image is its own; size= is for null and memory", device->id);
+	if (!is_power_of_two(device->queue_size) || (device->block_size && !is_power_of_two(device->block_size)))
+		return error_set(err, -EINVAL, "device %s: queue-size and block-size are powers of two", device->id);
+	if (!device->road.given)
+		return error_set(err, -EINVAL, "device %s has no road; add --road vfio-user,path=SOCKET behind it", device->id);
+	if (!device->road.path == (device->road.fd < 0))
+		return error_set(err, -EINVAL, "device %s: its road needs path=SOCKET or fd=N, one of them", device->id);
+	return 0;
+}
+
+int serve_config_check(struct serve_config *config, struct pintle_error *err)
+{
+	if (!config->device_count)
+		return error_set(err, -EINVAL, "nothing to serve: add --device blk,path=IMAGE --road vfio-user,path=SOCKET");
+	for (size_t i = 0; i < config->device_count; i++) {
+		int result = check_device(&config->devices[i], i, err);
+		if (result < 0)
+			return result;
+		for (size_t j = 0; j < i; j++)
+			if (!strcmp(config->devices[i].id, config->devices[j].id))
+				return error_set(err, -EINVAL, "two devices have the id %s", config->devices[i].id);
+	}
+	return 0;
+}

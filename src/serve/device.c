@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * One served device, from its configuration to its end.
+ */
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/num.h"
+#include "serve/device.h"
+#include "serve/listen.h"
+#include "virtio/dev/blk.h"
+#include "virtio/transport/pci.h"
+
+#define BIT(n) (UINT64_C(1) << (n))
+
+static int open_image(struct served_device *device, struct pintle_error *err)
+{
+	const struct serve_device *config = device->config;
+	struct block_options options = {
+		.backend = config->backend ? config->backend : "file",
+		.path = config->path,
+		.size = config->size,
+		.read_only = config->read_only,
+		.share = config->share,
+		.direct = (enum block_direct)config->direct,
+		.logical_block = config->block_size,
+		.delay_ns = config->delay_ns,
+		.delay_before = config->delay_before,
+	};
+	return block_open(&device->block, &options, &device->log, err);
+}
+
+static uint64_t ring_features(const struct serve_device *config)
+{
+	return BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_RING_RESET) | BIT(VIRTIO_F_ACCESS_PLATFORM) |
+	       (config->packed ? BIT(VIRTIO_F_RING_PACKED) : 0) | (config->in_order ? BIT(VIRTIO_F_IN_ORDER) : 0);
+}
+
+static int make_virtio(struct served_device *device, const struct io_threads *io, struct pintle_error *err)
+{
+	const struct serve_device *config = device->config;
+	struct blk_options options = {
+		.name = config->id,
+		.serial = config->serial ? config->serial : config->id,
+		.block = device->block,
+		.queues = config->queues,
+		.queue_size = (uint16_t)config->queue_size,
+		.zero_copy = config->zero_copy,
+		.ring_features = ring_features(config),
+		.read_only = config->read_only,
+		.io_loops = io->loops,
+		.io_loop_count = io->count,
+		.poll_ns = config->poll_ns,
+	};
+	int result = blk_create(&device->virtio, &options, device->owner, err);
+	if (result < 0)
+		device->block = NULL; /* it was the virtio device's to close */
+	return result;
+}
+
+static int make_function(struct served_device *device, struct pintle_error *err)
+{
+	struct virtio_pci_options options = {
+		.name = device->config->id,
+		.bus_master = (enum pci_bus_master_policy)device->config->bus_master,
+		.msix = device->config->msix,
+	};
+	return virtio_pci_create(&device->function, device->virtio, &options, device->owner, err);
+}
+
+int served_device_create(struct served_device *device, const struct serve_device *config, struct loop *owner, struct loop *control,
+			 const struct io_threads *io, struct pintle_error *err)
+{
+	*device = (struct served_device){ .config = config, .owner = owner, .control = control };
+	log_source_init(&device->log, "%s", config->id);
+	int result = open_image(device, err);
+	if (!result)
+		result = make_virtio(device, io, err);
+	if (!result)
+		result = make_function(device, err);
+	if (result < 0)
+		goto fail;
+	int fd = serve_listen(&config->road, err);
+	if (fd < 0) {
+		result = fd;
+		goto fail;
+	}
+	result = vfu_server_create(&device->server, device->function, fd, err);
+	if (result < 0)
+		goto fail;
+	return 0;
+
+fail:
+	error_prefix(err, "device %s", config->id);
+	return result;
+}
+
+void served_device_destroy(struct served_device *device)
+{
+	if (device->server)
+		serve_unlisten(&device->config->road);
+	vfu_server_destroy(device->server);
+	virtio_pci_destroy(device->virtio);
+	if (device->virtio)
+		virtio_device_destroy(device->virtio); /* closes the image too */
+	else
+		block_close(device->block);
+	*device = (struct served_device){ 0 };
+}
+
+/* ---- the end ---- */
+
+static void tell_stopped(struct loop_message *message)
+{
+	struct served_device *device = container_of(message, struct served_device, message);
+	device->stopped(device);
+}
+
+static void server_stopped(void *context)
+{
+	struct served_device *device = context;
+	loop_post(device->control, &device->message, tell_stopped);
+}
+
+static void stop_on_owner(struct loop_message *message)
+{
+	struct served_device *device = container_of(message, struct served_device, message);
+	vfu_server_stop(device->server, server_stopped, device);
+}
+
+void served_device_stop(struct served_device *device, void (*stopped)(struct served_device *))
+{
+	device->stopped = stopped;
+	loop_post(device->owner, &device->message, stop_on_owner);
+}
+
+/* ---- an image that was grown ---- */
+
+static void refresh_run(struct helper_work *work)
+{
+	struct served_device *device = container_of(work, struct served_device, work);
+	device->work_result = block_refresh(device->block);
+}
+
+static void refresh_done(struct helper_work *work)
+{
+	struct served_device *device = container_of(work, struct served_device, work);
+
+	if (device->work_result < 0)
+		log_error(&device->log, "cannot look at the size of the image: %s", strerror(-device->work_result));
+	if (device->work_result > 0) {
+		log_info(&device->log, "the disk has %llu bytes now", (unsigned long long)block_device_info(device->block)->capacity);
+		blk_resized(device->virtio);
+	}
+	device->working = false;
+	if (device->refresh_again) {
+		device->refresh_again = false;
+		served_device_refresh(device);
+	}
+}
+
+void served_device_refresh(struct served_device *device)
+{
+	if (device->working) {
+		device->refresh_again = true;
+		return;
+	}
+	device->working = true;
+	device->work = (struct helper_work){ .run = refresh_run, .done = refresh_done, .home = device->control };
+	helper_submit(&device->work);
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * One served device: image, virtio device, PCI function and road, made and unmade in order.
+ */
+#ifndef SERVE_DEVICE_H
+#define SERVE_DEVICE_H
+
+#include "base/helper.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "block/block.h"
+#include "pci/function.h"
+#include "road/vfio_user/server.h"
+#include "serve/config.h"
+#include "virtio/device.h"
+
+struct served_device {
+	const struct serve_device *config;
+	struct log_source log;
+	struct loop *owner, *control;
+	struct block_device *block;
+	struct virtio_device *virtio;
+	struct pci_function *function;
+	struct vfu_server *server;
+	struct helper_work work; /* blocking calls on the image: refresh, flush */
+	int work_result;
+	bool working; /* a refresh is under way */
+	bool refresh_again;
+	struct loop_message message; /* between control thread and owner */
+	void (*stopped)(struct served_device *device);
+};
+
+struct io_threads {
+	struct loop_thread **threads;
+	struct loop **loops;
+	unsigned count;
+};
+
+/* At set-up, before the owner's loop runs. */
+int served_device_create(struct served_device *device, const struct serve_device *config, struct loop *owner, struct loop *control,
+			 const struct io_threads *io, struct pintle_error *err);
+/* Control thread: the device ends its client's connection, ends its requests and flushes; stopped comes from the control loop. */
+void served_device_stop(struct served_device *device, void (*stopped)(struct served_device *));
+/* Control thread: looks at the size of the image again. */
+void served_device_refresh(struct served_device *device);
+/* After it has stopped and no loop runs. Accepts one that was half made. */
+void served_device_destroy(struct served_device *device);
+
+#endif

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Confinement after set-up: a seccomp filter that leaves what running devices need — no new programs, processes, sockets, files or privileges.
+ */
+#ifndef SERVE_SANDBOX_H
+#define SERVE_SANDBOX_H
+
+#include <pintle/error.h>
+
+/* For all threads of the process, for good. */
+int serve_sandbox(struct pintle_error *err);
+
+#endif

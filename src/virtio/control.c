@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Runs from the owner's side: when a queue starts, how it is stopped, the fence (law 4), and the move to the function's own thread.
+ *
+ * The owner never waits. What it has begun on an I/O thread holds the function's life until the answer comes, so that the access that began it is
+ * answered then.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <stdlib.h>
+
+#include "base/mutate.h"
+#include "virtio/runner.h"
+
+static bool has_feature(const struct virtio_device *device, unsigned bit)
+{
+	return virtio_device_features(device) >> bit & 1;
+}
+
+static void run_free(struct virtio_run *run)
+{
+	virtq_destroy(run->vq);
+	free(run->slots);
+	free(run);
+}
+
+static int run_create(struct virtio_run **out, struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+	const struct virtio_queue_registers *registers = &queue->registers;
+	struct virtq_config config = {
+		.size = registers->size,
+		.packed = has_feature(device, VIRTIO_F_RING_PACKED),
+		.event_idx = has_feature(device, VIRTIO_RING_F_EVENT_IDX),
+		.indirect = has_feature(device, VIRTIO_RING_F_INDIRECT_DESC),
+		.in_order = has_feature(device, VIRTIO_F_IN_ORDER),
+		.descriptors = registers->descriptors,
+		.driver = registers->driver,
+		.device = registers->device,
+	};
+	if (config.packed)
+		config.next_avail = config.next_used = 1u << VRING_PACKED_EVENT_F_WRAP_CTR;
+
+	struct virtio_run *run = calloc(1, sizeof *run);
+	if (!run)
+		return -ENOMEM;
+	run->queue = queue;
+	run->device = device;
+	run->class = device->class;
+	run->space = device->space;
+	run->function_gate = life_gate(device->life);
+	run->epoch = atomic_load(&device->epoch);
+	run->size = registers->size;
+	run->stride = align_up(sizeof(struct virtio_slot) + 16 + device->class->request_size, 16);
+	run->slots = calloc(run->size, run->stride);
+	int rc = run->slots ? virtq_create(&run->vq, &config, device->space, run->function_gate, &run->gate, false) : -ENOMEM;
+	if (rc < 0) {
+		free(run->slots);
+		free(run);
+		return rc;
+	}
+	for (unsigned i = 0; i < run->size; i++) {
+		struct virtio_slot *slot = slot_at(run, i);
+		slot->run = run;
+		slot->request.queue = queue;
+		list_init(&slot->request.link);
+	}
+	list_init(&run->finished);
+	list_init(&run->lane_link);
+	list_init(&run->ready_link);
+	list_init(&run->poller.link);
+	*out = run;
+	return 0;
+}
+
+/* Makes the lane's loop one of those that the life waits for and the DMA space knows. */
+static int join_lane(struct virtio_device *device, struct virtio_lane *lane)
+{
+	int rc = life_loop_add(device->life, lane->loop);
+	if (rc < 0)
+		return rc;
+	if (!lane->user_added) {
+		rc = dma_space_user_add(device->space, &lane->user);
+		if (rc < 0) {
+			life_loop_remove(device->life, lane->loop);
+			return rc;
+		}
+		lane->user_added = true;
+	}
+	return 0;
+}
+
+static void set_lane(struct virtio_run *run, struct virtio_lane *lane)
+{
+	run->lane = lane;
+	run->queue->loop = lane->loop;
+	loop_post(lane->loop, &run->start, runner_on_start);
+}
+
+void control_start(struct virtio_queue *queue)
+{
+	struct virtio_device *device = queue->device;
+	struct virtio_run *run;
+	bool of_before = (queue->ending && !mutate(MUTATE_LAW8_QUEUE_RESET) && !mutate(MUTATE_LAW4_FENCE)) || device->fenced;
+
+	if (queue->run || of_before || !queue->registers.enabled || !device->life ||
+	    !(virtio_device_status(device) & VIRTIO_CONFIG_S_DRIVER_OK))
+		return;
+	int rc = run_create(&run, queue);
+	if (!rc) {
+		rc = join_lane(device, queue->next);
+		if (rc < 0)
+			run_free(run);
+	}
+	if (rc < 0) {
+		virtio_device_fault(device, rc == -EINVAL ? "queue %u: its addresses or size are not valid" : "queue %u: out of memory",
+				    queue->index);
+		return;
+	}
+	device_pin(device);
+	queue->run = run;
+	set_lane(run, queue->next);
+}
+
+/*
+ * condition says why in the run's own gate, which stays closed for ever: a later run of the queue has its own. The caller has closed the function's gate or
+ * touches the life.
+ */
+void control_stop(struct virtio_queue *queue, uint32_t condition)
+{
+	struct virtio_run *run = queue->run;
+	if (!run)
+		return;
+	struct virtio_device *device = queue->device;
+	gate_store(&run->gate, condition);
+	queue->run = NULL;
+	queue->ending++;
+	device->ending++;
+	run->stopping = true;
+	run->held = device->class->uses && !mutate(MUTATE_LAW1_ZEROCOPY);
+	life_hold(device->life);
+	/* A thread that waits for the client inside a unit would not see the message. */
+	if (run->lane->waits)
+		dma_space_interrupt(device->space);
+	loop_post(run->lane->loop, &run->stop, runner_on_stop);
+}
+
+void control_stopped(struct loop_message *message)
+{
+	struct virtio_run *run = container_of(message, struct virtio_run, stopped);
+	life_loop_remove(run->device->life, run->lane->loop);
+	if (!run->held)
+		life_release(run->device->life);
+}
+
+/* ---- the fence ---- */
+
+/* No request of the next life is submitted before the last back-end operation of the previous one has ended. */
+void control_fence(struct virtio_device *device)
+{
+	if (!device->ending || device->fenced || mutate(MUTATE_LAW4_FENCE))
+		return;
+	device->fenced = true;
+	life_close(device->life, LIFE_FENCE);
+}
+
+static void lift_fence(struct virtio_device *device)
+{
+	if (!device->fenced || device->ending)
+		return;
+	device->fenced = false;
+	if (!device->life)
+		return;
+	for (unsigned i = 0; i < device->queue_count; i++)
+		control_start(&device->queues[i]);
+	life_open(device->life, LIFE_FENCE);
+}
+
+void control_ended(struct loop_message *message)
+{
+	struct virtio_run *run = container_of(message, struct virtio_run, ended);
+	struct virtio_device *device = run->device;
+	struct virtio_queue *queue = run->queue;
+	bool held = run->held;
+
+	run_free(run);
+	device->ending--;
+	if (!--queue->ending) {
+		queue->registers.in_reset = false;
+		control_start(queue);
+	}
+	lift_fence(device);
+	if (held)
+		life_release(device->life);
+	device_unpin(device);
+}
+
+/* ---- the function's own thread ---- */
+
+/* Created with the first need; the last of the lanes. */
+static struct virtio_lane *own_lane(struct virtio_device *device)
+{
+	struct virtio_lane *lane = &device->lanes[device->lane_count];
+	struct pintle_error err = { 0 };
+
+	if (device->own_thread)
+		return lane;
+	if (loop_thread_start(&device->own_thread, device->name, &err) < 0) {
+		device->own_thread = NULL;
+		virtio_device_fault(device, "no thread for memory that is reached by message: %s", err.text);
+		return NULL;
+	}
+	runner_lane_init(lane, device, loop_thread_loop(device->own_thread), true);
+	return lane;
+}
+
+void control_moved(struct loop_message *message)
+{
+	struct virtio_run *run = container_of(message, struct virtio_run, move);
+	struct virtio_device *device = run->device;
+
+	/* Its stop is on the way to where it was, and finds it empty. */
+	if (run->stopping)
+		return;
+	struct virtio_lane *lane = own_lane(device);
+	if (!lane)
+		return;
+	if (join_lane(device, lane) < 0) {
+		virtio_device_fault(device, "out of memory");
+		return;
+	}
+	life_loop_remove(device->life, run->lane->loop);
+	run->queue->next = lane;
+	set_lane(run, lane);
+}
+
+/* ---- zero-copy ---- */
+
+static void settle(struct virtio_run *run)
+{
+	life_hold(run->device->life);
+	run->settle_posted = true;
+	loop_post(run->lane->loop, &run->settle, runner_on_settle);
+}
+
+void control_settled(struct loop_message *message)
+{
+	struct virtio_run *run = container_of(message, struct virtio_run, settled);
+	bool again = run->settle_again && !run->stopping;
+
+	run->settle_posted = run->settle_again = false;
+	if (again)
+		settle(run);
+	life_release(run->device->life);
+}
+
+/* Waits of messages end, and the closing access is answered when no back end points into guest memory any more. */
+void control_closed(struct virtio_device *device)
+{
+	bool waits = false;
+	for (unsigned i = 0; i < device->queue_count; i++) {
+		struct virtio_run *run = device->queues[i].run;
+		if (!run)
+			continue;
+		waits = waits || run->lane->waits;
+		if (!device->class->uses || mutate(MUTATE_LAW1_ZEROCOPY))
+			continue;
+		if (run->settle_posted)
+			run->settle_again = true;
+		else
+			settle(run);
+	}
+	if (waits)
+		dma_space_interrupt(device->space);
+}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Each law turned off: the scenario that shows it has to fail, and for the reason that this mutation gives."""
+import re
+
+import pytest
+
+PACKED, POLL, BAR = "--packed", "--poll", "--table-in-bar"
+
+# mutation, scenario, options, the reason that has to be given
+MUTATIONS = [
+    ("law1.gate", "gate-master", (), "memory was changed .* after the answer|looked at its rings through a closed gate"),
+    ("law1.gate", "gate-master", (PACKED, POLL), "memory was changed .* after the answer|looked at its rings through a closed gate"),
+    ("law1.publish", "gate-master", (), "memory was changed .* after the answer"),
+    ("law1.publish", "gate-master", (PACKED, POLL), "memory was changed .* after the answer"),
+    ("law1.answer", "gate-race", (), "memory was changed after the answer"),
+    ("law1.answer", "gate-race", (PACKED, POLL), "memory was changed after the answer"),
+    ("law1.kick", "gate-master", (), "requests were not completed"),
+    ("law1.zerocopy", "gate-zero-copy", (), "memory was changed .* after the answer: zero-copy"),
+    ("law1.zerocopy", "gate-zero-copy", (PACKED,), "memory was changed .* after the answer: zero-copy"),
+    ("law1.unmap", "map-zero-copy", (), "memory was changed .* after its unmap was answered"),
+    ("law1.miss", "map-ring", (), "the device needs a reset: a ring was unmapped for a moment"),
+    ("law1.message", "message-closing", (), "bus master off was (not answered|answered after)"),
+    ("law2.reconcile", "irq-unannounced", (), "no interrupt: after an unannounced reset"),
+    ("law2.reconcile", "irq-unannounced", (BAR,), "no interrupt: after an unannounced reset"),
+    ("law2.pending", "irq-masks", (BAR,), "the interrupt was dropped"),
+    ("law2.twice", "irq-masks", (BAR,), "delivered twice"),
+    ("law2.unbind", "irq-resets", (), "no interrupt: after FLR"),
+    ("law4.fence", "fence", (), "was not held back"),
+    ("law4.unbind", "client-leaks", (), "client 1 was not accepted after the one before was lost"),
+    ("law8.flr", "irq-resets", (), "FLR left the status at"),
+    ("law8.queue_reset", "reset-queue", (), "queue_reset read 0 before the back end had ended"),
+]
+
+
+@pytest.mark.parametrize("mutation, name, options, reason", MUTATIONS,
+                         ids=["-".join([m, *(o.lstrip("-") for o in options)]) for m, _, options, _ in MUTATIONS])
+def test_mutation_is_found(scenario, mutation, name, options, reason):
+    if not scenario.has_mutations():
+        pytest.skip("the build has no mutations (-Dmutations=true)")
+    status, text = scenario.run(name, *options, "--seed", "5", "--patience", "3000", mutate=mutation)
+    assert status == 1, f"{name} does not notice {mutation}: status {status}\n{text}"
+    line = next((line for line in text.splitlines() if line.startswith("FAILED: ")), "")
+    assert "SERVER ENDED" not in text, f"{name}: the server ended with {mutation}\n{text}"
+    assert re.search(reason, line), f"{name} fails with {mutation}, but not for its reason: {line}\n{text}"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The laboratory's fixtures. A test asks for `lab`, makes servers and guests with it, and what it forgets `lab` checks."""
+import sys
+
+import pytest
+
+sys.path.insert(0, __file__.rsplit("/", 1)[0])
+
+from kit import disk, host, server  # noqa: E402
+from kit.guest import Guest  # noqa: E402
+
+
+class Lab:
+    """Servers, guests and disks of one test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.servers, self.guests, self.roots = [], [], []
+
+    def root_disk(self, suite, name="d0", options=""):
+        image = disk.root_copy(self.folder / f"{name}.img", suite)
+        self.roots.append(image)
+        return self.serve(name, image, options)
+
+    def data_disk(self, megabytes, name="d1", options=""):
+        return self.serve(name, disk.data_disk(self.folder / f"{name}.img", megabytes), options)
+
+    def serve(self, name, image, options=""):
+        self.servers.append(server.server(self.folder, name, image, options))
+        return self.servers[-1]
+
+    def guest(self, suite, servers, **options):
+        options.setdefault("name", f"guest{len(self.guests)}")
+        self.guests.append(Guest(self.folder, servers, suite, **options))
+        return self.guests[-1].start().wait_ready()
+
+    def finish(self):
+        """The guests' kernels complained of nothing, the servers end well, and the file systems are whole."""
+        for guest in self.guests:
+            trouble = guest.kernel_trouble()
+            assert not trouble, "the guest's kernel complained:\n" + "\n".join(trouble)
+            if guest.process.poll() is None:
+                guest.power_off()
+        for one in self.servers:
+            one.stop()
+        for image in self.roots:
+            disk.check(image)
+
+    def clean_up(self):
+        for one in self.guests + self.servers:
+            one.kill()
+
+    def words(self):
+        """What the machines and servers said, for the report of a failure."""
+        yield from ((f"console of guest {n}", guest.end_of_console(60)) for n, guest in enumerate(self.guests))
+        yield from ((f"server {one.name}", one.words()[-8000:]) for one in self.servers)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and lab:
+        report.sections += [(title, text) for title, text in lab.words() if text]
+
+
+@pytest.fixture
+def lab(tmp_path):
+    bench = Lab(tmp_path)
+    yield bench
+    bench.clean_up()
+
+
+def pytest_report_header():
+    return f"guests: {host.accelerator()}, QEMU {' '.join(host.qemu())}, build {server.build_folder()}"

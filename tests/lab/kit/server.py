@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What serves a disk to a guest: Pintle over vfio-user, or, to tell the laboratory's own faults from Pintle's, QEMU itself."""
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import time
+
+from . import host
+
+START_LIMIT = 60
+STOP_LIMIT = 60
+ERROR_LINE = re.compile(r"\berror\b|\bfatal\b|assert|sanitizer|runtime error|panic|abort", re.IGNORECASE)
+
+
+def build_folder():
+    """The build under test."""
+    return pathlib.Path(os.environ.get("PINTLE_BUILD") or host.TOP / "build").resolve()
+
+
+class PintleServer:
+    """One pintle process that serves one disk; what it prints goes to a file beside the socket."""
+    shares_memory = True
+
+    def __init__(self, folder, name, image, options=""):
+        # A socket's path may have 107 bytes at most, and folder may be anywhere.
+        self.socket_folder = tempfile.TemporaryDirectory(prefix="pintle-")
+        self.socket = pathlib.Path(self.socket_folder.name) / f"{name}.sock"
+        self.log = pathlib.Path(folder) / f"{name}.server.log"
+        self.name = name
+        program = build_folder() / "pintle"
+        if not program.exists():
+            raise host.LabError(f"{program} is not there: build it first (make)")
+        self.command = [program, "serve", "--device", f"blk,path={image},id={name}{options}",
+                        "--road", f"vfio-user,path={self.socket}"]
+        self.process = None
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        limit = time.monotonic() + START_LIMIT
+        while not self.socket.exists():
+            if self.process.poll() is not None or time.monotonic() > limit:
+                raise host.LabError(f"the server did not start:\n{self.words()}")
+            time.sleep(0.01)
+        return self
+
+    def words(self):
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def errors(self):
+        return [line for line in self.words().splitlines() if ERROR_LINE.search(line)]
+
+    def check_alive(self):
+        if self.process.poll() is not None:
+            raise host.LabError(f"the server is gone (status {self.process.returncode}):\n{self.words()}")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self):
+        """An orderly end: alive until now, status 0 on SIGTERM, and no error was printed."""
+        self.check_alive()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            raise host.LabError(f"the server did not end on SIGTERM:\n{self.words()}") from None
+        if status != 0 or self.errors():
+            raise host.LabError(f"the server ended with status {status} and said:\n{self.words()}")
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def attachment(self, address):
+        device = {"driver": "vfio-user-pci", "id": self.name, "addr": address,
+                  "socket": {"type": "unix", "path": str(self.socket)}}
+        return ["-device", json.dumps(device)]
+
+
+class QemuServer:
+    """QEMU's own virtio-blk in Pintle's place."""
+
+    def __init__(self, folder, name, image, options=""):
+        self.name, self.image = name, image
+
+    def start(self):
+        return self
+
+    def check_alive(self):
+        pass
+
+    def errors(self):
+        return []
+
+    def words(self):
+        return ""
+
+    def stop(self):
+        pass
+
+    def kill(self):
+        pass
+
+    def attachment(self, address):
+        return ["-drive", f"file={self.image},if=none,id=drive-{self.name},format=raw",
+                "-device", f"virtio-blk-pci,drive=drive-{self.name},id={self.name},addr={address},disable-legacy=on"]
+
+
+def server(folder, name, image, options=""):
+    """The server that PINTLE_LAB_SERVER names: pintle (default) or qemu."""
+    kind = {"pintle": PintleServer, "qemu": QemuServer}[os.environ.get("PINTLE_LAB_SERVER", "pintle")]
+    return kind(folder, name, image, options).start()
