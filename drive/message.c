@@ -4,7 +4,6 @@
  * id, commands of the server are served at once or held.
  */
 #include <assert.h>
-#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -305,6 +304,7 @@ int drive_client_await_eof(struct drive_client *c, int timeout_ms)
 
 void client_dispatch(struct drive_client *c, struct drive_message *m)
 {
+	assert(m);
 	uint32_t type = m->header.flags & VFIO_USER_FLAG_TYPE_MASK;
 
 	if (type == VFIO_USER_FLAG_TYPE_REPLY) {

@@ -237,7 +237,7 @@ static int read_regions(struct drive_pci *p, struct pintle_error *err)
 
 int drive_pci_open(struct drive_pci **out, struct drive_client *c, struct pintle_error *err)
 {
-	struct drive_region config;
+	struct drive_region config = { .fd = -1 };
 	struct vfio_user_device_info info;
 	struct drive_pci *p = calloc(1, sizeof *p);
 

@@ -310,6 +310,25 @@ static int print_virtio(FILE *out, struct drive_pci *p, struct pintle_error *err
 	return rc;
 }
 
+/* A function answers in its memory BARs only while memory decoding is on; it is left as it was found. */
+static int with_memory(FILE *out, struct drive_pci *p, int (*print)(FILE *, struct drive_pci *, struct pintle_error *), struct pintle_error *err)
+{
+	uint32_t command;
+	int rc = drive_pci_config_read(p, PCI_COMMAND, 2, &command, err);
+	if (rc)
+		return rc;
+	bool was_on = command & PCI_COMMAND_MEMORY;
+	if (!was_on)
+		rc = drive_pci_set_command(p, 0, PCI_COMMAND_MEMORY, err);
+	if (!rc)
+		rc = print(out, p, err);
+	if (!was_on) {
+		int restored = drive_pci_set_command(p, PCI_COMMAND_MEMORY, 0, rc ? NULL : err);
+		rc = rc ? rc : restored;
+	}
+	return rc;
+}
+
 int drive_probe(FILE *out, struct drive_client *c, struct pintle_error *err)
 {
 	struct drive_pci *p;
@@ -325,7 +344,7 @@ int drive_probe(FILE *out, struct drive_client *c, struct pintle_error *err)
 	for (unsigned i = 0; !rc && i < p->cap_count; i++)
 		rc = print_cap(out, p, &p->caps[i], err);
 	if (!rc && p->vendor == 0x1af4 && p->device >= 0x1000 && p->device <= 0x107f)
-		rc = print_virtio(out, p, err);
+		rc = with_memory(out, p, print_virtio, err);
 	drive_pci_close(p);
 	return rc;
 }

@@ -29,7 +29,7 @@ static int64_t from_schedstat(pid_t pid)
 		FILE *f = fopen(file, "re");
 		if (!f)
 			continue; /* the thread has ended meanwhile */
-		if (fscanf(f, "%llu", &ran) == 1)
+		if (fscanf(f, "%llu", &ran) == 1) // NOLINT(cert-err34-c): the kernel's own words
 			sum += (int64_t)ran;
 		fclose(f);
 	}
@@ -51,6 +51,7 @@ static int64_t from_stat(pid_t pid)
 	fclose(f);
 	line[n] = '\0';
 	const char *rest = strrchr(line, ')');
+	// NOLINTNEXTLINE(cert-err34-c): the kernel's own words
 	if (!rest || sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) != 2)
 		return -1;
 	return (int64_t)((user + system) * (1000000000ull / (unsigned long long)sysconf(_SC_CLK_TCK)));

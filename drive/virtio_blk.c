@@ -46,7 +46,7 @@ static uint64_t memory_needed(const struct drive_blk_options *o)
 {
 	uint64_t rings = 2 * PAGE + LARGEST_QUEUE * 26u;
 	uint64_t slot = SLOT_LINE + UINT64_C(16) * DRIVE_SEGMENTS + o->buffer_size;
-	return align_up(o->queues * (rings + o->depth * slot + 3 * PAGE), 2u << 20);
+	return align_up(o->queues * (rings + o->depth * slot + UINT64_C(3) * PAGE), 2u << 20);
 }
 
 static int read_config(struct drive_blk *b, struct pintle_error *err)

@@ -72,7 +72,7 @@ static int check(const struct pintle_function_options *options, struct pintle_er
 		return 0;
 	if (options->msix_vectors > MSIX_PAGE / 2 / MSIX_ENTRY)
 		return error_set(err, -EINVAL, "%u MSI-X vectors; there may be %u", options->msix_vectors, MSIX_PAGE / 2 / MSIX_ENTRY);
-	if (options->msix_bar >= ARRAY_SIZE(options->bars) || options->bars[options->msix_bar].size < 2 * MSIX_PAGE)
+	if (options->msix_bar >= ARRAY_SIZE(options->bars) || options->bars[options->msix_bar].size < UINT64_C(2) * MSIX_PAGE)
 		return error_set(err, -EINVAL, "the BAR for MSI-X needs a page of its own at the end");
 	return 0;
 }

@@ -55,7 +55,7 @@ static inline struct list *list_pop(struct list *head)
 	struct list *link = head->next;
 	if (link == head)
 		return NULL;
-	list_remove(link);
+	list_remove(link); // NOLINT(clang-analyzer-unix.Malloc): what was taken out and freed is in no list any more
 	return link;
 }
 
@@ -72,8 +72,8 @@ static inline void list_splice(struct list *to, struct list *from)
 }
 
 #define list_entry(link, type, member) container_of(link, type, member)
-/* The body may remove the current entry. */
-#define list_for_each_safe(link, tmp, head) \
-	for (struct list *link = (head)->next, *tmp = link->next; link != (head); link = tmp, tmp = link->next)
+/* The body may remove the current entry. The two names are declared here and cannot stand in parentheses. */
+// NOLINTNEXTLINE(bugprone-macro-parentheses)
+#define list_for_each_safe(link, tmp, head) for (struct list *link = (head)->next, *tmp = link->next; link != (head); link = tmp, tmp = link->next)
 
 #endif

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static const char *const names[MUTATION_COUNT] = {
-#define X(id, name, text) [MUTATE_##id] = name,
+#define X(id, name, text) [MUTATE_##id] = (name),
 	MUTATIONS(X)
 #undef X
 };

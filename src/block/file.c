@@ -215,7 +215,7 @@ static int file_open(struct block_device *device, const struct block_options *op
 	if (r)
 		return r;
 	if (f->is_device && !options->logical_block)
-		ioctl(f->fd, BLKSSZGET, &sector);
+		(void)ioctl(f->fd, BLKSSZGET, &sector); /* else the default stands */
 	info->logical_block = options->logical_block ? options->logical_block : max_of((uint32_t)sector, f->offset_align);
 	if (!is_power_of_two(info->logical_block))
 		return error_set(err, -EINVAL, "the logical block size %u is not a power of two", info->logical_block);

@@ -74,7 +74,8 @@ uint64_t file_queue_attribute(int fd, const char *name, uint64_t fallback)
 		file = fopen(path, "re");
 		if (!file)
 			continue;
-		got = fscanf(file, "%llu", &value);
+		got = fscanf( // NOLINT(cert-err34-c): the kernel's own words
+			file, "%llu", &value);
 		fclose(file);
 		if (got == 1)
 			return value;

@@ -47,12 +47,16 @@ static void expired(struct loop_timer *timer)
 			return;
 		}
 		list_remove(&io->link);
+		/* With its last operation the channel may go, too, if it was only waiting for that. */
+		bool last = list_empty(&channel->delayed);
 		if (w->result <= 0) {
 			io->done = w->done;
 			block_io_end(io, (int)w->result);
 		} else {
 			channel->device->backend->submit(channel, io);
 		}
+		if (last)
+			return;
 	}
 }
 

@@ -3,6 +3,7 @@
  * Reading and writing guest memory through a view. Nothing here takes a lock or writes anything but the view; only a miss, which
  * stalls a queue anyway, is counted in the space.
  */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -151,6 +152,7 @@ static void copy_memory(struct dma_view *view, uint64_t iova, struct copy *copy,
 {
 	uint8_t *at = view->host + (iova - view->start);
 
+	assert(copy->to || copy->from);
 	if (copy->to)
 		memcpy(copy->to, at, length);
 	else

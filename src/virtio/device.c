@@ -66,6 +66,7 @@ static void queue_init(struct virtio_device *device, unsigned index, uint16_t si
 	queue->index = index;
 	queue->registers.max_size = size;
 	queue_registers_reset(queue);
+	assert(device->lane_count > 0); /* virtio_device_create refuses no loops and no queues */
 	queue->home = queue->next = &device->lanes[index % device->lane_count];
 	queue->loop = queue->home->loop;
 	atomic_init(&queue->kick_fd, -1);

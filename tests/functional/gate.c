@@ -112,11 +112,15 @@ static void close_and_open(struct rig *rig, struct drive_blk *blk, void (*gate)(
 	/* Time for a device that would do something when its requests end. */
 	sleep_ms(80);
 	check_untouched(&garbage, "the back end has ended");
-	check(!(status_of(blk) & VIRTIO_CONFIG_S_NEEDS_RESET), "the device looked at its rings through a closed gate and needs a reset");
-	check(registers_of(blk) == registers, "the driver's registers were changed");
+	/* In D3hot the registers cannot be read: they are looked at below. */
+	if (gate == closed_by_master) {
+		check(!(status_of(blk) & VIRTIO_CONFIG_S_NEEDS_RESET), "the device looked at its rings through a closed gate and needs a reset");
+		check(registers_of(blk) == registers, "the driver's registers were changed");
+	}
 	picture_restore(&before);
 
 	gate(blk, false);
+	check(!(status_of(blk) & VIRTIO_CONFIG_S_NEEDS_RESET), "the device looked at its rings through a closed gate and needs a reset");
 	collect(blk, 0, DEPTH, "after the gate was opened");
 	check_data(blk);
 	check_healthy(blk, "after the gate was opened");
@@ -200,6 +204,8 @@ static void gate_stuck(void)
 	check_healthy(blk, "with a stuck disk");
 	check(!drive_queue_pending(&blk->queues[0].ring), "a request was completed without the disk");
 	rig_kill(&rig);
+	drive_blk_close(blk);
+	drive_client_close(client);
 }
 
 /* ---- the I/O thread in the middle of its work ---- */

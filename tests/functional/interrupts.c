@@ -295,6 +295,7 @@ static void irq_resets(void)
 		}
 		resets[i / 2].reset(t.blk);
 		if (resets[i / 2].restarts) {
+			must(drive_pci_assign_bars(t.blk->pci, 0xe0000000u, UINT64_C(1) << 40, &err));
 			check(!status_of(t.blk), "%s left the status at %#x", name, status_of(t.blk));
 			restart_keeping_triggers(t.blk, true);
 		}

@@ -311,6 +311,31 @@ struct drive_blk_options rig_blk_options(void)
 	};
 }
 
+static struct {
+	const struct drive_blk *blk;
+	uint64_t features;
+} negotiated[RIG_DEVICES];
+
+static void remember_features(const struct drive_blk *blk)
+{
+	unsigned i = 0;
+
+	while (i < RIG_DEVICES - 1 && negotiated[i].blk && negotiated[i].blk != blk)
+		i++;
+	negotiated[i].blk = blk;
+	negotiated[i].features = blk->virtio.features;
+}
+
+static uint64_t features_of(const struct drive_blk *blk)
+{
+	if (blk->virtio.features)
+		return blk->virtio.features;
+	for (unsigned i = 0; i < RIG_DEVICES; i++)
+		if (negotiated[i].blk == blk)
+			return negotiated[i].features;
+	fail("the features of a driver are not known");
+}
+
 struct drive_blk *rig_open(struct drive_client *client, const struct drive_blk_options *options)
 {
 	struct drive_blk *blk;
@@ -318,6 +343,7 @@ struct drive_blk *rig_open(struct drive_client *client, const struct drive_blk_o
 	must(drive_blk_open(&blk, client, options, &err));
 	check(blk->queues[0].ring.o.packed == options->packed, "the device does not have the ring format asked for");
 	check(!options->io_fds || !blk->virtio.kicks[0].is_socket, "the server gives no descriptor for kicks");
+	remember_features(blk);
 	return blk;
 }
 
@@ -576,7 +602,8 @@ void check_healthy(struct drive_blk *blk, const char *when)
 void restart_keeping_triggers(struct drive_blk *blk, bool bus_master)
 {
 	struct drive_pci *pci = blk->pci;
-	uint64_t features = blk->virtio.features;
+	/* A reset by status makes the driver forget them. */
+	uint64_t features = features_of(blk);
 
 	must(drive_pci_assign_bars(pci, 0xe0000000u, UINT64_C(1) << 40, &err));
 	must(drive_virtio_negotiate(&blk->virtio, features, &err));

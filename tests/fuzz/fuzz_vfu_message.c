@@ -30,7 +30,7 @@
 #define AREA_OFFSET 0x3000u
 #define RECORDS_MAX 512u
 #define TURNS_MAX 20000u
-#define WATCHED_FDS 192
+#define WATCHED_FDS 96
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

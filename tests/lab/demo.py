@@ -95,7 +95,7 @@ def events(report, guest):
         address = guest.pci_address()
         guest.busy("/data/busy", threads=THREADS)
         words.append(guest.run(f"busmaster {address} vda {TIMES_OFF} 200 {THREADS}").strip().split(": ", 2)[2])
-        words.append(guest.calm().split(": ", 2)[2])
+        words.append(guest.calm().splitlines()[-1].split(": ", 2)[2])
     with report.step("rebooting the guest") as words:
         guest.reboot()
         words.append("up again")

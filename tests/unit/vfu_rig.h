@@ -212,7 +212,8 @@ static inline uint32_t client_result(void)
 
 static inline void client_hello(void)
 {
-	client_message(VFIO_USER_VERSION, "\0\0\0\0{\"capabilities\":{\"max_msg_fds\":8}}", 41, NULL, 0);
+	static const char version[] = "\0\0\0\0{\"capabilities\":{\"max_msg_fds\":8}}";
+	client_message(VFIO_USER_VERSION, version, sizeof version, NULL, 0);
 	assert_int_equal(client_result(), 0);
 }
 

@@ -141,7 +141,7 @@ void vfu_port_handle_reply(struct vfu_connection *connection, struct vfu_message
 /* ---- the server's part ---- */
 
 struct pci_function *vfu_server_function(const struct vfu_server *server);
-void vfu_server_connection_closed(struct vfu_server *server, struct vfu_connection *connection);
+void vfu_server_connection_closed(struct vfu_server *server, const struct vfu_connection *connection);
 void vfu_server_count(struct vfu_server *server, unsigned messages, uint64_t in, uint64_t out, unsigned errors);
 
 #endif

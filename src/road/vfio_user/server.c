@@ -24,6 +24,7 @@ enum server_state {
 struct vfu_server {
 	struct pci_function *function;
 	struct log_source *log;
+	struct log_source comings; /* clients' comings and goings: they are bounded, and do not use up what other lines may need */
 	struct loop_fd listener;
 	int listen_fd;
 	enum server_state state;
@@ -94,7 +95,7 @@ static void disconnected(struct pci_request *request, int result)
 		end_stop(server);
 		return;
 	}
-	log_limited(LOG_LEVEL_INFO, server->log, "free for the next client");
+	log_limited(LOG_LEVEL_INFO, &server->comings, "free for the next client");
 	listen_again(server);
 }
 
@@ -108,11 +109,11 @@ static void begin_disconnect(struct vfu_server *server)
 	pci_function_submit(server->function, &server->disconnect);
 }
 
-void vfu_server_connection_closed(struct vfu_server *server, struct vfu_connection *connection)
+void vfu_server_connection_closed(struct vfu_server *server, const struct vfu_connection *connection)
 {
 	if (connection != server->connection)
 		return;
-	log_limited(LOG_LEVEL_INFO, server->log, "the client (pid %d) is gone", server->stats.client_pid);
+	log_limited(LOG_LEVEL_INFO, &server->comings, "the client (pid %d) is gone", server->stats.client_pid);
 	if (server->state == SERVER_ATTACHED)
 		begin_disconnect(server);
 	else
@@ -153,7 +154,7 @@ static void attach(struct vfu_server *server, int fd)
 	}
 	server->stats.connections++;
 	server->stats.client_pid = peer_pid(fd);
-	log_limited(LOG_LEVEL_INFO, server->log, "a client (pid %d) is attached", server->stats.client_pid);
+	log_limited(LOG_LEVEL_INFO, &server->comings, "a client (pid %d) is attached", server->stats.client_pid);
 	server->state = SERVER_ATTACHING;
 	server->connect = (struct pci_request){ .kind = PCI_REQUEST_RESET, .complete = connected };
 	server->connect.reset.event = LIFE_EVENT_CONNECT;
@@ -194,6 +195,7 @@ int vfu_server_create(struct vfu_server **out, struct pci_function *function, in
 		goto close_fd;
 	server->function = function;
 	server->log = pci_function_log(function);
+	log_source_init(&server->comings, "%s", pci_function_name(function));
 	server->listen_fd = listen_fd;
 	result = loop_fd_add(pci_function_owner(function), &server->listener, listen_fd, EPOLLIN, accept_client);
 	if (result < 0)

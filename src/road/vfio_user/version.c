@@ -44,9 +44,11 @@ static int read_capabilities(struct vfu_connection *connection, const char *text
 	return 0;
 }
 
-static char *write_capabilities(void)
+/* QEMU refuses a server that takes more descriptors than it would itself ("malformed max_msg_fds"): what the client says is the most. */
+static char *write_capabilities(const struct vfu_connection *connection)
 {
-	json_t *root = json_pack("{s:{s:i,s:i,s:i,s:i,s:b}}", "capabilities", "max_msg_fds", (int)VFU_MESSAGE_FDS, "max_data_xfer_size",
+	int fds = (int)min_of(connection->client_max_fds, VFU_MESSAGE_FDS);
+	json_t *root = json_pack("{s:{s:i,s:i,s:i,s:i,s:b}}", "capabilities", "max_msg_fds", fds, "max_data_xfer_size",
 				 (int)VFU_DATA_MAX, "max_dma_maps", (int)VFU_DMA_MAPS, "pgsizes", (int)VFU_PAGE_SIZE, "write_multiple", 1);
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 	json_decref(root);
@@ -70,7 +72,7 @@ int vfu_handle_version(struct vfu_connection *connection, struct vfu_message *me
 	int result = read_capabilities(connection, (const char *)message->payload + sizeof version, message->length - sizeof version);
 	if (result)
 		return result;
-	char *text = write_capabilities();
+	char *text = write_capabilities(connection);
 	if (!text)
 		return -ENOMEM;
 	version = (struct vfio_user_version){ 0, 0 };

@@ -47,7 +47,7 @@ void virtio_pci_common_read(struct virtio_pci *transport, uint32_t offset, uint8
 void virtio_pci_common_write(struct virtio_pci *transport, uint32_t offset, const uint8_t *data, uint32_t length);
 
 /* pci.c */
-int virtio_pci_bar_access(void *transport, unsigned bar, uint64_t offset, uint8_t *data, uint32_t length, bool write);
+int virtio_pci_bar_access(void *context, unsigned bar, uint64_t offset, uint8_t *data, uint32_t length, bool write);
 /* The transport's own registers go to their values after a reset; pending interrupts are dropped. */
 void virtio_pci_reset_registers(struct virtio_pci *transport);
 

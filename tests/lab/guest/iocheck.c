@@ -38,6 +38,7 @@ struct slice {
 };
 
 static volatile sig_atomic_t enough;
+static pthread_barrier_t all_written;
 
 static void on_term(int number)
 {
@@ -174,6 +175,11 @@ static void *work(void *argument)
 	void *buffer = aligned_alloc(BLOCK, (size_t)MOST_BLOCKS * BLOCK);
 	bool good = buffer && whole_slice(s, buffer, write_blocks);
 
+	/* Whoever waits for the I/O to be under way waits for this line. */
+	if (pthread_barrier_wait(&all_written) == PTHREAD_BARRIER_SERIAL_THREAD) {
+		puts("iocheck: busy");
+		fflush(stdout);
+	}
 	while (good && !enough && time(NULL) < s->end)
 		good = random_step(s, buffer);
 	good = good && flush(s) && whole_slice(s, buffer, compare_blocks);
@@ -188,6 +194,7 @@ static int run(int fd, uint64_t blocks, unsigned seconds, unsigned threads, uint
 	pthread_t handles[MOST_THREADS];
 	struct slice sum = { 0 };
 
+	pthread_barrier_init(&all_written, NULL, threads);
 	for (unsigned i = 0; i < threads; i++) {
 		slices[i] = (struct slice){ .fd = fd, .first = blocks / threads * i, .blocks = blocks / threads, .seed = seed,
 			.random = seed * 1000003 + i + 1, .end = time(NULL) + (time_t)seconds,

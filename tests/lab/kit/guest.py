@@ -74,7 +74,12 @@ class Guest:
             # Without a shared file the server gets no descriptor, and reaches memory by messages alone.
             words += ["-M", "q35"]
         for number, server in enumerate(self.servers):
-            words += server.attachment(f"{number + 4:x}.0")
+            # The first disk is part of the root complex, as in many machines; the others have a port of their own.
+            if number == 0:
+                words += server.attachment("pcie.0", "4.0")
+            else:
+                words += ["-device", f"pcie-root-port,id=port{number},chassis={number},addr={number + 4:x}.0"]
+                words += server.attachment(f"port{number}", "0.0")
         words += ["-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd")]
         if not self.reboots:
             words += ["-no-reboot"]
@@ -184,10 +189,11 @@ class Guest:
     # I/O that goes on in its background
 
     def busy(self, path, megabytes=8, threads=8, seed=1):
-        """Verified I/O on a file or a disk until calm()."""
+        """Verified I/O on a file or a disk, under way when this returns, until calm()."""
         self.jobs += 1
         job = self.jobs
         self.run(f"iocheck run {path} {megabytes} 100000 {threads} {seed} > /run/job{job} 2>&1 & job{job}=$!")
+        self.run(f"until [ -s /run/job{job} ]; do usleep 20000; done")
         return job
 
     def calm(self, job=None):

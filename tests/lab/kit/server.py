@@ -23,8 +23,6 @@ def build_folder():
 
 class PintleServer:
     """One pintle process that serves one disk; what it prints goes to a file beside the socket."""
-    shares_memory = True
-
     def __init__(self, folder, name, image, options=""):
         # A socket's path may have 107 bytes at most, and folder may be anywhere.
         self.socket_folder = tempfile.TemporaryDirectory(prefix="pintle-")
@@ -77,8 +75,8 @@ class PintleServer:
             self.process.kill()
             self.process.wait()
 
-    def attachment(self, address):
-        device = {"driver": "vfio-user-pci", "id": self.name, "addr": address,
+    def attachment(self, bus, address):
+        device = {"driver": "vfio-user-pci", "id": self.name, "bus": bus, "addr": address,
                   "socket": {"type": "unix", "path": str(self.socket)}}
         return ["-device", json.dumps(device)]
 
@@ -107,9 +105,9 @@ class QemuServer:
     def kill(self):
         pass
 
-    def attachment(self, address):
+    def attachment(self, bus, address):
         return ["-drive", f"file={self.image},if=none,id=drive-{self.name},format=raw",
-                "-device", f"virtio-blk-pci,drive=drive-{self.name},id={self.name},addr={address},disable-legacy=on"]
+                "-device", f"virtio-blk-pci,drive=drive-{self.name},id={self.name},bus={bus},addr={address},disable-legacy=on"]
 
 
 def server(folder, name, image, options=""):
