@@ -96,6 +96,11 @@ int block_refresh(struct block_device *device)
 	return device->backend->refresh ? device->backend->refresh(device) : 0;
 }
 
+int block_sync(struct block_device *device)
+{
+	return device->backend->sync ? device->backend->sync(device) : 0;
+}
+
 int block_channel_open(struct block_channel **out, struct block_device *device, struct loop *loop, struct pintle_error *err)
 {
 	const struct block_backend *backend = device->backend;

@@ -95,6 +95,9 @@ const char *block_device_describe(const struct block_device *device);
 /* Looks at the size again (an image that was grown; blocks shortly). Returns 1 if it changed, 0 if not, -errno. Owner of the device. */
 int block_refresh(struct block_device *device);
 
+/* Makes everything that was written stable; blocks: for a helper thread. */
+int block_sync(struct block_device *device);
+
 /* The calling thread's channel to the device; channels of one thread share one io_uring. */
 int block_channel_open(struct block_channel **out, struct block_device *device, struct loop *loop, struct pintle_error *err);
 /* No request may be in flight. On the channel's thread. */

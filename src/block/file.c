@@ -248,6 +248,12 @@ static void file_close(struct block_device *device)
 		close(f->fd);
 }
 
+static int file_sync(struct block_device *device)
+{
+	struct file_device *file = (struct file_device *)device;
+	return fdatasync(file->fd) < 0 ? -errno : 0;
+}
+
 static int file_refresh(struct block_device *device)
 {
 	struct file_device *f = file_of(device);
@@ -300,6 +306,7 @@ const struct block_backend block_file = {
 	.channel_size = sizeof(struct file_channel),
 	.open = file_open,
 	.close = file_close,
+	.sync = file_sync,
 	.refresh = file_refresh,
 	.channel_open = file_channel_open,
 	.channel_close = file_channel_close,

@@ -22,6 +22,7 @@ struct block_backend {
 	size_t channel_size; /* of the structure that begins with struct block_channel */
 	int (*open)(struct block_device *device, const struct block_options *options, struct pintle_error *err);
 	void (*close)(struct block_device *device); /* also of one half opened */
+	int (*sync)(struct block_device *device); /* NULL: nothing is volatile */
 	int (*refresh)(struct block_device *device); /* NULL: the size never changes */
 	int (*channel_open)(struct block_channel *channel, struct pintle_error *err); /* may be NULL */
 	void (*channel_close)(struct block_channel *channel); /* may be NULL */

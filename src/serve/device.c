@@ -39,9 +39,13 @@ static uint64_t ring_features(const struct serve_device *config)
 	       (config->packed ? BIT(VIRTIO_F_RING_PACKED) : 0) | (config->in_order ? BIT(VIRTIO_F_IN_ORDER) : 0);
 }
 
-static int make_virtio(struct served_device *device, const struct io_threads *io, struct pintle_error *err)
+static int make_virtio(struct served_device *device, const struct io_threads *io, unsigned index, struct pintle_error *err)
 {
 	const struct serve_device *config = device->config;
+	/* Queues go round the threads from the first one given: each device begins at another. */
+	struct loop *loops[IO_THREADS_MAX];
+	for (unsigned i = 0; i < io->count; i++)
+		loops[i] = io->loops[(index + i) % io->count];
 	struct blk_options options = {
 		.name = config->id,
 		.serial = config->serial ? config->serial : config->id,
@@ -51,7 +55,7 @@ static int make_virtio(struct served_device *device, const struct io_threads *io
 		.zero_copy = config->zero_copy,
 		.ring_features = ring_features(config),
 		.read_only = config->read_only,
-		.io_loops = io->loops,
+		.io_loops = loops,
 		.io_loop_count = io->count,
 		.poll_ns = config->poll_ns,
 	};
@@ -72,13 +76,13 @@ static int make_function(struct served_device *device, struct pintle_error *err)
 }
 
 int served_device_create(struct served_device *device, const struct serve_device *config, struct loop *owner, struct loop *control,
-			 const struct io_threads *io, struct pintle_error *err)
+			 const struct io_threads *io, unsigned index, struct pintle_error *err)
 {
 	*device = (struct served_device){ .config = config, .owner = owner, .control = control };
 	log_source_init(&device->log, "%s", config->id);
 	int result = open_image(device, err);
 	if (!result)
-		result = make_virtio(device, io, err);
+		result = make_virtio(device, io, index, err);
 	if (!result)
 		result = make_function(device, err);
 	if (result < 0)
@@ -119,22 +123,54 @@ static void tell_stopped(struct loop_message *message)
 	device->stopped(device);
 }
 
-static void server_stopped(void *context)
+static void sync_run(struct helper_work *work)
 {
-	struct served_device *device = context;
+	struct served_device *device = container_of(work, struct served_device, work);
+	device->work_result = block_sync(device->block);
+}
+
+static void sync_done(struct helper_work *work)
+{
+	struct served_device *device = container_of(work, struct served_device, work);
+	if (device->work_result < 0)
+		log_error(&device->log, "the last flush of the image failed: %s", strerror(-device->work_result));
 	loop_post(device->control, &device->message, tell_stopped);
 }
 
+static void device_idle(void *context)
+{
+	struct served_device *device = context;
+	device->work = (struct helper_work){ .run = sync_run, .done = sync_done, .home = device->owner };
+	helper_submit(&device->work);
+}
+
+/* The client has gone; what it left with the back end has to end before the I/O threads do. */
+static void server_stopped(void *context)
+{
+	struct served_device *device = context;
+	virtio_device_when_idle(device->virtio, device_idle, device);
+}
+
+static void drained(void *context)
+{
+	struct served_device *device = context;
+	vfu_server_stop(device->server, server_stopped, device);
+}
+
+/* In this order: no new client, no new request; what is under way ends and is published; the client's connection ends; the image is flushed. */
 static void stop_on_owner(struct loop_message *message)
 {
 	struct served_device *device = container_of(message, struct served_device, message);
-	vfu_server_stop(device->server, server_stopped, device);
+	vfu_server_refuse(device->server);
+	virtio_device_drain(device->virtio, drained, device);
 }
 
 void served_device_stop(struct served_device *device, void (*stopped)(struct served_device *))
 {
 	device->stopped = stopped;
-	loop_post(device->owner, &device->message, stop_on_owner);
+	/* A refresh that is under way uses the same work; it goes on from there. */
+	if (!device->working)
+		loop_post(device->owner, &device->message, stop_on_owner);
 }
 
 /* ---- an image that was grown ---- */
@@ -156,6 +192,10 @@ static void refresh_done(struct helper_work *work)
 		blk_resized(device->virtio);
 	}
 	device->working = false;
+	if (device->stopped) {
+		loop_post(device->owner, &device->message, stop_on_owner);
+		return;
+	}
 	if (device->refresh_again) {
 		device->refresh_again = false;
 		served_device_refresh(device);

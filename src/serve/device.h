@@ -31,15 +31,17 @@ struct served_device {
 	void (*stopped)(struct served_device *device);
 };
 
+#define IO_THREADS_MAX 256 /* serve/keys.c */
+
 struct io_threads {
 	struct loop_thread **threads;
 	struct loop **loops;
 	unsigned count;
 };
 
-/* At set-up, before the owner's loop runs. */
+/* At set-up, before the owner's loop runs. index: the how-many-eth device it is. */
 int served_device_create(struct served_device *device, const struct serve_device *config, struct loop *owner, struct loop *control,
-			 const struct io_threads *io, struct pintle_error *err);
+			 const struct io_threads *io, unsigned index, struct pintle_error *err);
 /* Control thread: the device ends its client's connection, ends its requests and flushes; stopped comes from the control loop. */
 void served_device_stop(struct served_device *device, void (*stopped)(struct served_device *));
 /* Control thread: looks at the size of the image again. */

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/num.h"
 #include "serve/device.h"
+#include "serve/listen.h"
 #include "serve/notify.h"
 #include "serve/sandbox.h"
 #include "serve/serve.h"
@@ -58,10 +59,19 @@ static void device_stopped(struct served_device *device)
 		loop_stop(serve->control);
 }
 
+/* A disk that never answers keeps an orderly end waiting for ever; the operator decides that it has been long enough. */
+static _Noreturn void end_at_once(struct serve *serve, int signal)
+{
+	log_warning(&serve->log, "%s again: ending at once; what is under way is lost", strsignal(signal));
+	for (size_t i = 0; i < serve->device_count; i++)
+		serve_unlisten(&serve->devices[i].config->road);
+	_exit(1);
+}
+
 static void end(struct serve *serve, int signal)
 {
 	if (serve->ending)
-		return;
+		end_at_once(serve, signal);
 	serve->ending = true;
 	log_info(&serve->log, "%s: ending %zu device%s", strsignal(signal), serve->device_count, serve->device_count == 1 ? "" : "s");
 	serve_notify("STOPPING=1");
@@ -178,6 +188,14 @@ static void stop_io_threads(struct serve *serve)
 	free(serve->io.loops);
 }
 
+/* What I/O threads and helpers have told the owners at the end. */
+static void turn_owners(struct serve *serve)
+{
+	for (unsigned i = 0; serve->owners && i < serve->config->control_threads; i++)
+		while (serve->owners[i].loop && loop_turn(serve->owners[i].loop, 0) > 0)
+			continue;
+}
+
 static void destroy_owners(struct serve *serve)
 {
 	for (unsigned i = 1; serve->owners && i < serve->config->control_threads; i++)
@@ -193,7 +211,7 @@ static int make_devices(struct serve *serve, struct pintle_error *err)
 	for (size_t i = 0; i < serve->config->device_count; i++) {
 		struct loop *owner = serve->owners[i % serve->config->control_threads].loop;
 		serve->device_count++;
-		int result = served_device_create(&serve->devices[i], &serve->config->devices[i], owner, serve->control, &serve->io, err);
+		int result = served_device_create(&serve->devices[i], &serve->config->devices[i], owner, serve->control, &serve->io, (unsigned)i, err);
 		if (result < 0)
 			return result;
 	}
@@ -218,15 +236,27 @@ static int set_up(struct serve *serve, struct pintle_error *err)
 	return result;
 }
 
+/* What I/O threads have posted last: a device's memory goes only when they have all let go of it. */
+static void run_rest(struct serve *serve)
+{
+	for (unsigned i = 0; serve->owners && i < serve->config->control_threads; i++)
+		while (serve->owners[i].loop && loop_turn(serve->owners[i].loop, 0) > 0)
+			;
+}
+
 static void tear_down(struct serve *serve)
 {
+	serve->ending = true;
 	stop_owners(serve);
 	helper_drain();
 	/* Devices need their I/O threads to end: queues are stopped there. */
 	for (size_t i = serve->device_count; i-- > 0;)
 		served_device_destroy(&serve->devices[i]);
-	free(serve->devices);
 	stop_io_threads(serve);
+	run_rest(serve);
+	free(serve->devices);
+	turn_owners(serve);
+	helper_drain();
 	destroy_owners(serve);
 	if (serve->signals.loop) {
 		int fd = serve->signals.fd;

@@ -178,6 +178,23 @@ static void lift_fence(struct virtio_device *device)
 	life_open(device->life, LIFE_FENCE);
 }
 
+static void tell_idle(struct virtio_device *device)
+{
+	void (*idle)(void *) = device->idle;
+	if (device->ending || !idle)
+		return;
+	device->idle = NULL;
+	idle(device->idle_context);
+}
+
+void virtio_device_when_idle(struct virtio_device *device, void (*idle)(void *context), void *context)
+{
+	loop_assert_owner(device->owner);
+	device->idle = idle;
+	device->idle_context = context;
+	tell_idle(device);
+}
+
 void control_ended(struct loop_message *message)
 {
 	struct virtio_run *run = container_of(message, struct virtio_run, ended);
@@ -192,8 +209,10 @@ void control_ended(struct loop_message *message)
 		control_start(queue);
 	}
 	lift_fence(device);
+	drain_check_idle(device);
 	if (held)
 		life_release(device->life);
+	tell_idle(device);
 	device_unpin(device);
 }
 
@@ -221,8 +240,8 @@ void control_moved(struct loop_message *message)
 	struct virtio_run *run = container_of(message, struct virtio_run, move);
 	struct virtio_device *device = run->device;
 
-	/* Its stop is on the way to where it was, and finds it empty. */
-	if (run->stopping)
+	/* Its stop is on the way to where it was, and finds it empty; or the device drains, and a drain may be on the way there. */
+	if (run->stopping || atomic_load(&device->no_more))
 		return;
 	struct virtio_lane *lane = own_lane(device);
 	if (!lane)

@@ -112,6 +112,11 @@ struct virtio_device_options {
 /* The device is created detached; a transport attaches it to a function's life and DMA space. */
 int virtio_device_create(struct virtio_device **out, const struct virtio_device_options *options, struct loop *owner, struct pintle_error *err);
 void virtio_device_destroy(struct virtio_device *device);
+/*
+ * Owner. Calls idle, at once or later from the owner's loop, when no queue is about to stop and no orphan is with the back end any more. For the end of a
+ * process, when the last client has gone: the I/O threads are needed until then. One caller at a time.
+ */
+void virtio_device_when_idle(struct virtio_device *device, void (*idle)(void *context), void *context);
 int virtio_device_attach(struct virtio_device *device, const struct virtio_transport_ops *ops, void *transport, struct life *life, struct dma_space *space,
 			 struct log_source *log);
 /*
@@ -159,6 +164,11 @@ void virtio_queue_reset(struct virtio_queue *queue);
 void virtio_queue_kick(struct virtio_queue *queue);
 /* An eventfd that kicks the queue when written, watched by its I/O thread; made on the first call, -errno on failure. Owner. */
 int virtio_queue_kick_fd(struct virtio_queue *queue);
+/*
+ * For an orderly end: from now on no request is taken from any ring, for good. done is called, from the owner's loop or at once, when those under way have ended and are
+ * published (or parked, where the gate is closed) and nothing of an earlier life is in the back end either.
+ */
+void virtio_device_drain(struct virtio_device *device, void (*done)(void *context), void *context);
 /* Every enabled ring is looked at, kicked or not: the gate has opened. */
 void virtio_device_look(struct virtio_device *device);
 

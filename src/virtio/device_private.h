@@ -76,6 +76,7 @@ struct virtio_run {
 	/* messages: owner to I/O thread, and back */
 	struct loop_message start, stop, settle;
 	struct loop_message move, stopped, ended, settled;
+	struct loop_message drain, drained; /* there, and back */
 
 	/* I/O thread */
 	enum virtio_run_state state;
@@ -86,6 +87,7 @@ struct virtio_run {
 	uint32_t in_flight, orphans, parked, fresh;
 	int trouble; /* why the last unit ended early */
 	bool ready, resume, polling, kicks_off, stalled, broken, moving, in_stop, settling, started_some;
+	bool draining; /* the owner waits for the last request */
 	uint64_t window; /* ns: how long polling goes on without work, at present */
 	uint64_t last_work;
 };
@@ -145,13 +147,19 @@ struct virtio_device {
 	/* owner */
 	struct loop_thread *own_thread;
 	unsigned ending; /* runs of all queues that were stopped and have not ended */
+	void (*idle)(void *context); /* once, when ending is 0 */
+	void *idle_context;
 	bool fenced;
 	bool destroyed;
+	unsigned drain_waiting; /* runs that have not answered */
+	void (*drain_done)(void *context);
+	void *drain_context;
 	uint8_t generation;
 
 	/* owner writes, any thread reads */
 	_Atomic uint8_t status;
 	_Atomic uint64_t features, epoch;
+	_Atomic bool no_more; /* no request is taken any more */
 
 	/* any thread */
 	_Atomic bool config_dirty; /* since the driver's last look at the configuration */
@@ -197,5 +205,11 @@ void control_moved(struct loop_message *message);
 void control_stopped(struct loop_message *message);
 void control_ended(struct loop_message *message);
 void control_settled(struct loop_message *message);
+
+/* ---- drain.c ---- */
+/* Owner: something has ended that a drain may have waited for. */
+void drain_check_idle(struct virtio_device *device);
+/* I/O thread: the same for one run. */
+void drain_check_run(struct virtio_run *run);
 
 #endif

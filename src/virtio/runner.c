@@ -149,6 +149,8 @@ static void publish_finished(struct virtio_run *run)
 static unsigned pop_batch(struct virtio_run *run)
 {
 	unsigned count = 0;
+	if (atomic_load_explicit(&run->device->no_more, memory_order_relaxed))
+		return 0;
 	while (count < RUN_BATCH && !run->trouble && runner_gates_open(run)) {
 		struct virtq_chain *chain;
 		int rc = virtq_pop(run->vq, &chain);

@@ -180,6 +180,7 @@ static void hand_over(struct virtio_run *run)
 	run->queue->io_run = NULL;
 	leave_lane(run);
 	run->state = RUN_MOVED;
+	drain_check_run(run);
 	/* From here on the run is the owner's, but for a stop that is on its way already. */
 	loop_post(run->device->owner, &run->move, control_moved);
 }
@@ -239,6 +240,7 @@ void runner_on_stop(struct loop_message *message)
 	run->vq = NULL;
 	runner_gauges(run);
 	reply_settled(run);
+	drain_check_run(run);
 	run->in_stop = false;
 	loop_post(run->device->owner, &run->stopped, control_stopped);
 	if (!run->orphans)
@@ -328,6 +330,7 @@ static void serve_ready(struct virtio_run *run)
 	}
 	if (pop || !list_empty(&run->finished))
 		runner_unit(run, pop);
+	drain_check_run(run);
 }
 
 /* At the end of each turn: the completions of all units are published together. */

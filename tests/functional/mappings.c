@@ -64,7 +64,7 @@ static void map_ring(void)
 	struct drive_memory *m = blk->memory;
 	load_use(&load, blk);
 	uint64_t rings = split_memory(blk);
-	check_healthy(blk, "after the memory was mapped in two pieces");
+	check_healthy(blk, "a ring was unmapped for a moment");
 	for (unsigned i = 0; i < 400; i++) {
 		bool all = i & 2, of_rings = i & 4;
 		uint64_t at = of_rings ? 0 : rings, size = of_rings ? rings : m->size - rings;

@@ -38,7 +38,8 @@ class Lab:
         """The guests' kernels complained of nothing, the servers end well, and the file systems are whole."""
         for guest in self.guests:
             trouble = guest.kernel_trouble()
-            assert not trouble, "the guest's kernel complained:\n" + "\n".join(trouble)
+            if trouble:
+                raise host.LabError("the guest's kernel complained:\n" + "\n".join(trouble))
             if guest.process.poll() is None:
                 guest.power_off()
         for one in self.servers:

@@ -144,11 +144,19 @@ static inline void rig_begin(struct blk_rig *rig, const struct block_options *ba
 		abort();
 	}
 	RIG_CHECK(!virtio_device_attach(rig->device, &rig_transport, rig, rig->life, rig->space, &rig->log));
+	life_move(rig->life, LIFE_EVENT_CONNECT);
+	life_open(rig->life, LIFE_NO_CLIENT);
 }
 
 static inline void rig_end(struct blk_rig *rig)
 {
+	struct virtio_queue_stats stats;
+
 	rig_reset(rig);
+	/* What is still in the back end belongs to the device's last life. */
+	for (virtio_queue_stats(virtio_device_queue(rig->device, 0), &stats); stats.orphans;
+	     virtio_queue_stats(virtio_device_queue(rig->device, 0), &stats))
+		loop_turn(rig->loop, 1000);
 	virtio_device_destroy(rig->device);
 	rig_settle(rig);
 	life_destroy(rig->life);
@@ -185,14 +193,22 @@ static inline void rig_kick(struct blk_rig *rig)
 static inline int64_t rig_wait_used(struct blk_rig *rig, uint16_t *id)
 {
 	uint8_t *used = rig_at(rig, RIG_USED);
-	uint64_t limit = loop_clock() + UINT64_C(30000000000);
+	uint64_t limit = loop_clock() + UINT64_C(10000000000);
 	struct vring_used_elem element;
 
 	while (le16toh(__atomic_load_n((uint16_t *)(used + 2), __ATOMIC_ACQUIRE)) == rig->used) {
 		if (virtio_device_status(rig->device) & VIRTIO_CONFIG_S_NEEDS_RESET)
 			return -1;
-		RIG_CHECK(loop_clock() < limit);
-		loop_turn(rig->loop, 40000);
+		if (loop_clock() >= limit) {
+			struct virtio_queue_stats stats;
+
+			virtio_queue_stats(virtio_device_queue(rig->device, 0), &stats);
+			fprintf(stderr, "nothing comes: status %#x, conditions %#x, requests %llu, in flight %u, parked %u, misses %llu\n",
+				virtio_device_status(rig->device), life_conditions(rig->life), (unsigned long long)stats.requests, stats.in_flight,
+				stats.parked, (unsigned long long)stats.misses);
+			abort();
+		}
+		loop_turn(rig->loop, 12000);
 	}
 	memcpy(&element, used + 4 + rig->used % RIG_QUEUE * sizeof element, sizeof element);
 	rig->used++;

@@ -15,6 +15,7 @@
 
 #include "base/helper.h"
 #include "blk_rig.h"
+#include "virtio/dev/blk_private.h"
 
 #define DISK (16u << 20)
 #define HEADER (RIG_DATA)
@@ -41,6 +42,7 @@ static void begin(struct blk_rig *rig, const struct way *way, struct blk_options
 {
 	struct block_options backend = { .backend = way->backend, .size = DISK, .path = image, .no_uring = way->no_uring, .delay_ns = way->delay_ns };
 
+	print_message("# %s\n", way->name);
 	strcpy(image, "/var/tmp/pintle-blk-XXXXXX");
 	int fd = mkstemp(image);
 	assert_true(fd >= 0);
@@ -322,6 +324,11 @@ static struct virtio_blk_config config_of(struct blk_rig *rig)
 	return config;
 }
 
+static bool is_stable(struct blk_rig *rig)
+{
+	return ((struct blk_device *)virtio_device_data(rig->device))->stable;
+}
+
 static void test_config(void **state)
 {
 	struct virtio_blk_config config;
@@ -337,11 +344,13 @@ static void test_config(void **state)
 	assert_int_equal(le16toh(config.num_queues), 3);
 	assert_true(le32toh(config.blk_size) >= 512);
 	assert_int_equal(config.wce, 1);
+	assert_false(is_stable(&rig));
 	assert_int_equal(le32toh(config.max_discard_seg), 16);
 	virtio_device_config_read(rig.device, 1, &high, 1);
 	assert_int_equal(high, DISK / 512 >> 8 & 0xff);
 	virtio_device_config_write(rig.device, offsetof(struct virtio_blk_config, wce), &off, 1);
 	assert_int_equal(config_of(&rig).wce, 0);
+	assert_true(is_stable(&rig));
 	/* Nothing else can be written. */
 	virtio_device_config_write(rig.device, 0, &off, 1);
 	assert_int_equal(le64toh(config_of(&rig).capacity), DISK / 512);
@@ -349,6 +358,16 @@ static void test_config(void **state)
 	/* The switch without FLUSH begins at 0 (section 5.2.5.2). */
 	rig_start_driver(&rig, 1u << VIRTIO_BLK_F_FLUSH);
 	assert_int_equal(config_of(&rig).wce, 0);
+	assert_true(is_stable(&rig));
+	rig_reset(&rig);
+	/* As firmware does it: no FLUSH, no switch. */
+	rig_start_driver(&rig, 1u << VIRTIO_BLK_F_FLUSH | 1u << VIRTIO_BLK_F_CONFIG_WCE);
+	assert_true(is_stable(&rig));
+	fill(&rig, DATA, 4096, 3);
+	assert_int_equal(request(&rig, VIRTIO_BLK_T_OUT, 0, DATA, 4096, false, NULL), VIRTIO_BLK_S_OK);
+	put_range(&rig, 0, 8, 8, 0);
+	assert_int_equal(ranges(&rig, VIRTIO_BLK_T_WRITE_ZEROES, 1), VIRTIO_BLK_S_OK);
+	read_back(&rig, 0, 4096, DATA);
 	end(&rig);
 }
 

@@ -59,14 +59,19 @@ void vfu_server_count(struct vfu_server *server, unsigned messages, uint64_t in,
 	server->stats.errors += errors;
 }
 
-static void end_stop(struct vfu_server *server)
+void vfu_server_refuse(struct vfu_server *server)
 {
-	server->state = SERVER_STOPPED;
 	if (server->listener.loop)
 		loop_fd_remove(&server->listener);
 	if (server->listen_fd >= 0)
 		close(server->listen_fd);
 	server->listen_fd = -1;
+}
+
+static void end_stop(struct vfu_server *server)
+{
+	server->state = SERVER_STOPPED;
+	vfu_server_refuse(server);
 	if (server->stopped) {
 		void (*stopped)(void *) = server->stopped;
 		server->stopped = NULL;
@@ -78,7 +83,8 @@ static void listen_again(struct vfu_server *server)
 {
 	server->state = SERVER_LISTENING;
 	/* The listener is not watched while a client leaves: the next one waits in the backlog instead of being refused. */
-	loop_fd_modify(&server->listener, EPOLLIN);
+	if (server->listener.loop)
+		loop_fd_modify(&server->listener, EPOLLIN);
 }
 
 static void disconnected(struct pci_request *request, int result)
@@ -102,7 +108,8 @@ static void disconnected(struct pci_request *request, int result)
 static void begin_disconnect(struct vfu_server *server)
 {
 	server->state = SERVER_LEAVING;
-	loop_fd_modify(&server->listener, 0);
+	if (server->listener.loop)
+		loop_fd_modify(&server->listener, 0);
 	server->disconnect = (struct pci_request){ .kind = PCI_REQUEST_RESET, .complete = disconnected };
 	server->disconnect.reset.event = LIFE_EVENT_DISCONNECT;
 	list_init(&server->disconnect.link);

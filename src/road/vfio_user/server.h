@@ -21,6 +21,8 @@ struct vfu_server;
  * Serves the function on a listening socket, whose descriptor becomes the server's (also on failure). The function must live until vfu_server_stop has completed.
  */
 int vfu_server_create(struct vfu_server **out, struct pci_function *function, int listen_fd, struct pintle_error *err);
+/* Takes no more clients; the one that is attached stays. */
+void vfu_server_refuse(struct vfu_server *server);
 /* Ends the client's connection, if there is one, and completes when the function is clean (law 4). stopped may come from inside the call. */
 void vfu_server_stop(struct vfu_server *server, void (*stopped)(void *context), void *context);
 /* Only after it has stopped. NULL is accepted. */
