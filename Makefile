@@ -1,29 +1,44 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# A thin front to Meson: `make` builds the release into build/, `make install` follows the GNU conventions (prefix, DESTDIR, bindir, libdir, ...).
+# A thin front to Meson: `make` builds the release into build/, `make install` follows the GNU conventions for directories and DESTDIR.
+# MESONFLAGS goes to `meson setup` when the build directory is made; CC, CFLAGS and LDFLAGS are taken from the environment or the command line.
 prefix ?= /usr/local
-bindir ?= $(prefix)/bin
-libdir ?= $(prefix)/lib
+exec_prefix ?= $(prefix)
+bindir ?= $(exec_prefix)/bin
+libdir ?= $(exec_prefix)/lib
 includedir ?= $(prefix)/include
-mandir ?= $(prefix)/share/man
+datarootdir ?= $(prefix)/share
+datadir ?= $(datarootdir)
+mandir ?= $(datarootdir)/man
 DESTDIR ?=
+builddir ?= build
+MESONFLAGS ?=
 
-all: build/build.ninja
-	ninja -C build $(if $(V),-v) all
+directories = --prefix=$(abspath $(prefix)) --bindir=$(bindir) --libdir=$(libdir) --includedir=$(includedir) --datadir=$(datadir) --mandir=$(mandir)
 
-build/build.ninja:
-	meson setup build -Dbuildtype=release -Dprefix=$(prefix) -Dbindir=$(bindir) -Dlibdir=$(libdir) -Dincludedir=$(includedir) -Dmandir=$(mandir)
+all: $(builddir)/build.ninja
+	ninja -C $(builddir) $(if $(V),-v) all
 
+$(builddir)/build.ninja:
+	meson setup $(builddir) --buildtype=release $(directories) $(MESONFLAGS)
+
+# The directories of this call, not of the one that made the build directory. pintle.pc is made anew with them.
 install: all
-	meson configure build -Dprefix=$(prefix) -Dbindir=$(bindir) -Dlibdir=$(libdir) -Dincludedir=$(includedir) -Dmandir=$(mandir)
-	DESTDIR=$(DESTDIR) ninja -C build install
+	meson configure $(builddir) $(directories)
+	DESTDIR=$(abspath $(DESTDIR)) meson install -C $(builddir) --quiet
+
+install-strip: all
+	meson configure $(builddir) $(directories)
+	DESTDIR=$(abspath $(DESTDIR)) meson install -C $(builddir) --quiet --strip
 
 uninstall:
-	ninja -C build uninstall
+	ninja -C $(builddir) uninstall
 
 check:
 	./check
 
 clean:
-	rm -rf build
+	rm -rf $(builddir)
 
-.PHONY: all install uninstall check clean
+distclean: clean
+
+.PHONY: all install install-strip uninstall check clean distclean

@@ -12,6 +12,11 @@ PINTLE_EXPORT int pintle_loop_create(struct pintle_loop **loop, const char *name
 
 PINTLE_EXPORT void pintle_loop_destroy(struct pintle_loop *loop)
 {
+	if (!loop)
+		return;
+	/* What functions that are gone have still posted to themselves: their last memory goes with it. */
+	while (loop_turn(api_loop(loop), 0) > 0)
+		;
 	loop_destroy(api_loop(loop));
 }
 

@@ -83,7 +83,10 @@ struct block_options {
 
 struct block_device;
 
-/* Opens and looks at everything; blocks: for set-up time or a helper thread. */
+/*
+ * Opens and looks at everything; blocks, for a second or so where another user has the image: for set-up time or a helper thread. log may be NULL, else it
+ * must outlive the device.
+ */
 int block_open(struct block_device **out, const struct block_options *options, struct log_source *log, struct pintle_error *err);
 /* All channels are closed. NULL is accepted. */
 void block_close(struct block_device *device);

@@ -141,19 +141,39 @@ static int choose_direct(struct file_device *f, const struct block_options *opti
 	return 0;
 }
 
+/*
+ * Of a process that was killed the kernel takes its io_uring apart a little later, and with that the last reference to its files. Who takes over from
+ * it does not fail for that.
+ */
+#define LOCK_PATIENCE_NS UINT64_C(1000000000)
+#define LOCK_PAUSE_US 20000
+
+static int lock_patiently(int fd, bool writable)
+{
+	uint64_t limit = loop_clock() + LOCK_PATIENCE_NS;
+	int r = file_lock(fd, writable);
+
+	while ((r == -EAGAIN || r == -EACCES) && loop_clock() < limit) {
+		usleep(LOCK_PAUSE_US);
+		r = file_lock(fd, writable);
+	}
+	return r;
+}
+
 static int take_lock(struct file_device *f, const struct block_options *options, struct pintle_error *err)
 {
 	int r;
 
 	if (options->share)
 		return 0;
-	r = file_lock(f->fd, !options->read_only);
+	r = lock_patiently(f->fd, !options->read_only);
 	if (r == -EAGAIN || r == -EACCES)
 		return error_set(err, -EBUSY, "\"%s\" is in use by another program (a virtual machine, qemu-img, ...); share=on uses it nevertheless",
 				 options->path);
 	/* Some network file systems have no locks; that must not make them useless. */
 	if (r)
 		log_warning(f->device.log, "\"%s\" is not locked against other users: %s", options->path, strerror(-r));
+	f->locked = !r;
 	return 0;
 }
 
@@ -244,8 +264,12 @@ static void file_close(struct block_device *device)
 {
 	struct file_device *f = file_of(device);
 
-	if (f->fd > 0)
-		close(f->fd);
+	if (f->fd <= 0)
+		return;
+	/* A ring can hold on to the description for a moment longer. */
+	if (f->locked)
+		file_unlock(f->fd);
+	close(f->fd);
 }
 
 static int file_sync(struct block_device *device)

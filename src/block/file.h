@@ -17,6 +17,7 @@ struct file_device {
 	bool is_device; /* a block device of the host */
 	bool direct; /* O_DIRECT is set */
 	bool no_uring;
+	bool locked;
 	uint32_t offset_align, memory_align; /* of transfers while direct */
 	_Atomic bool no_punch, no_zero_range; /* the file system said so */
 };
@@ -36,6 +37,7 @@ void file_submit(struct block_channel *channel, struct block_io *io);
 
 /* Locks the image as QEMU does. 0, -EAGAIN where another user has it, or another errno. */
 int file_lock(int fd, bool writable);
+void file_unlock(int fd);
 
 /* ---- file_probe.c ---- */
 

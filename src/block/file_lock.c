@@ -62,9 +62,13 @@ int file_lock(int fd, bool writable)
 		r = look(fd, UNSHARED_BASE, used);
 	if (!r)
 		r = look(fd, PERMISSION_BASE, unshared);
-	if (r) {
-		lock_bytes(fd, F_UNLCK, PERMISSION_BASE, used);
-		lock_bytes(fd, F_UNLCK, UNSHARED_BASE, unshared);
-	}
+	if (r)
+		file_unlock(fd);
 	return r;
+}
+
+void file_unlock(int fd)
+{
+	lock_bytes(fd, F_UNLCK, PERMISSION_BASE, (1u << PERMISSIONS) - 1);
+	lock_bytes(fd, F_UNLCK, UNSHARED_BASE, (1u << PERMISSIONS) - 1);
 }

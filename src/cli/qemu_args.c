@@ -38,6 +38,7 @@ static int run(const struct cli_command *command, int argc, char **argv)
 	char path[PATH_MAX];
 	int option;
 
+	opterr = 0;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'i')
 			id = optarg;
@@ -46,7 +47,7 @@ static int run(const struct cli_command *command, int argc, char **argv)
 		else if (option == 'm')
 			memory = optarg;
 		else
-			return cli_usage_error(command, "the command line is not understood");
+			return cli_usage_error(command, "\"%s\" is no option, or lacks its value", argv[optind - 1]);
 	}
 	if (optind + 1 != argc)
 		return cli_usage_error(command, "one socket is needed");

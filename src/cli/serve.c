@@ -70,9 +70,10 @@ static int run(const struct cli_command *command, int argc, char **argv)
 	int option, index = 0, status = CLI_OK;
 
 	serve_config_init(&config);
+	opterr = 0;
 	while (status == CLI_OK && (option = getopt_long(argc, argv, "", options, &index)) != -1) {
 		if (option == '?')
-			status = cli_usage_error(command, "the command line is not understood");
+			status = cli_usage_error(command, "\"%s\" is no option, or lacks its value", argv[optind - 1]);
 		else if (apply(&config, option, options[index].name, optarg, &err) < 0)
 			status = cli_usage_error(command, "%s", err.text);
 	}

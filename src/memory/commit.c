@@ -7,6 +7,7 @@
  * many, with a quiescence of their own that nobody waits for.
  */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -342,8 +343,11 @@ static void start_removal(struct dma_space *space, struct dma_commit *commit, st
 	/* One for the quiescence, and one for ourselves: nothing may settle before all of this has been begun. */
 	atomic_store_explicit(&commit->waiting, 2, memory_order_relaxed);
 	start_drains(space, commit, batch);
-	if (loop_quiesce(&commit->quiesce, space->owner, space->loops, space->loop_count, quiescent))
+	bool quiet = loop_quiesce(&commit->quiesce, space->owner, space->loops, space->loop_count, quiescent);
+	if (quiet)
 		was_last(commit);
+	while (mutate(MUTATE_LAW3_INLINE) && atomic_load(&commit->waiting) > (quiet ? 1u : 2u))
+		sched_yield();
 	commit->ready = was_last(commit);
 }
 

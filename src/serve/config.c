@@ -160,9 +160,13 @@ int serve_config_check(struct serve_config *config, struct pintle_error *err)
 		int result = check_device(&config->devices[i], i, err);
 		if (result < 0)
 			return result;
-		for (size_t j = 0; j < i; j++)
-			if (!strcmp(config->devices[i].id, config->devices[j].id))
-				return error_set(err, -EINVAL, "two devices have the id %s", config->devices[i].id);
+		for (size_t j = 0; j < i; j++) {
+			const struct serve_device *one = &config->devices[j], *other = &config->devices[i];
+			if (!strcmp(one->id, other->id))
+				return error_set(err, -EINVAL, "two devices have the id %s", one->id);
+			if (one->road.fd >= 0 && one->road.fd == other->road.fd)
+				return error_set(err, -EINVAL, "devices %s and %s have the same fd=%d", one->id, other->id, one->road.fd);
+		}
 	}
 	return 0;
 }

@@ -69,6 +69,8 @@ int serve_config_file(struct serve_config *config, const char *path, struct pint
 	json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
 	int result = 0;
 
+	if (!root && error.line < 0)
+		return error_set(err, -EINVAL, "cannot read the configuration: %s", error.text);
 	if (!root)
 		return error_set(err, -EINVAL, "%s, line %d: %s", path, error.line, error.text);
 	json_t *devices = json_object_get(root, "devices");

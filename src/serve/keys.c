@@ -162,6 +162,25 @@ static bool set(const struct serve_key *key, void *place, const char *value)
 	return false;
 }
 
+/* What a key takes, beside what its text says. */
+static const char *const takes[] = {
+	[KEY_STRING] = "any text but an empty one",
+	[KEY_BOOL] = "on or off",
+	[KEY_SIZE] = "bytes from 512 on, or with K, M, G or T",
+	[KEY_MODE] = "octal, up to 777",
+	[KEY_CHOICE] = "one of these words",
+	[KEY_TIME] = "a number with ns, us, ms or s",
+	[KEY_FD] = "the number of a descriptor",
+};
+
+static int refuse(const struct serve_key *key, const char *value, struct pintle_error *err)
+{
+	if (key->kind == KEY_NUMBER)
+		return error_set(err, -EINVAL, "%s=%s is not understood: %s; it takes %llu to %llu", key->name, value, key->text,
+				 (unsigned long long)key->least, (unsigned long long)key->most);
+	return error_set(err, -EINVAL, "%s=%s is not understood: %s; it takes %s", key->name, value, key->text, takes[key->kind]);
+}
+
 int serve_key_set(const struct serve_key *keys, void *object, const char *name, const char *value, struct pintle_error *err)
 {
 	for (const struct serve_key *key = keys; key->name; key++) {
@@ -169,7 +188,7 @@ int serve_key_set(const struct serve_key *keys, void *object, const char *name, 
 			continue;
 		if (set(key, (char *)object + key->offset, value))
 			return 0;
-		return error_set(err, -EINVAL, "%s=%s is not understood: %s", name, value, key->text);
+		return refuse(key, value, err);
 	}
 	return error_set(err, -EINVAL, "there is no key \"%s\"; `pintle serve --help` lists them", name);
 }

@@ -18,16 +18,24 @@
 
 #define BACKLOG 16
 
-static int take_over(int fd, struct pintle_error *err)
+int serve_listen_check(const struct serve_road *road, struct pintle_error *err)
 {
+	int fd = road->fd;
 	int listening = 0, domain = 0;
 	socklen_t length = sizeof listening;
 
+	if (road->path)
+		return 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0)
-		return error_errno(err, -errno, "descriptor %d is no socket", fd);
+		return error_errno(err, -errno, "descriptor %d is no socket; fd= names a listening one that whoever started this has passed", fd);
 	length = sizeof domain;
 	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0 || domain != AF_UNIX || !listening)
 		return error_set(err, -EINVAL, "descriptor %d is no listening UNIX socket", fd);
+	return 0;
+}
+
+static int take_over(int fd, struct pintle_error *err)
+{
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
 		return error_errno(err, -errno, "cannot set descriptor %d up", fd);
 	return fd;
@@ -105,7 +113,7 @@ static int make(const struct serve_road *road, struct pintle_error *err)
 	result = bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
 	umask(mask);
 	if (result < 0) {
-		error_errno(err, result, "cannot make the socket %s", road->path);
+		error_errno(err, result, "cannot make the socket %s (does its folder exist, and may this user write there?)", road->path);
 		goto close_fd;
 	}
 	result = set_owner(road, err);

@@ -218,9 +218,22 @@ static int make_devices(struct serve *serve, struct pintle_error *err)
 	return 0;
 }
 
+static int check_descriptors(const struct serve_config *config, struct pintle_error *err)
+{
+	int result = 0;
+	for (size_t i = 0; !result && i < config->device_count; i++) {
+		result = serve_listen_check(&config->devices[i].road, err);
+		if (result < 0)
+			error_prefix(err, "device %s", config->devices[i].id);
+	}
+	return result;
+}
+
 static int set_up(struct serve *serve, struct pintle_error *err)
 {
-	int result = loop_create(&serve->control, "control", err);
+	int result = check_descriptors(serve->config, err);
+	if (!result)
+		result = loop_create(&serve->control, "control", err);
 	if (!result)
 		result = watch_signals(serve, err);
 	if (!result)
@@ -236,14 +249,6 @@ static int set_up(struct serve *serve, struct pintle_error *err)
 	return result;
 }
 
-/* What I/O threads have posted last: a device's memory goes only when they have all let go of it. */
-static void run_rest(struct serve *serve)
-{
-	for (unsigned i = 0; serve->owners && i < serve->config->control_threads; i++)
-		while (serve->owners[i].loop && loop_turn(serve->owners[i].loop, 0) > 0)
-			;
-}
-
 static void tear_down(struct serve *serve)
 {
 	serve->ending = true;
@@ -253,10 +258,9 @@ static void tear_down(struct serve *serve)
 	for (size_t i = serve->device_count; i-- > 0;)
 		served_device_destroy(&serve->devices[i]);
 	stop_io_threads(serve);
-	run_rest(serve);
-	free(serve->devices);
 	turn_owners(serve);
 	helper_drain();
+	free(serve->devices);
 	destroy_owners(serve);
 	if (serve->signals.loop) {
 		int fd = serve->signals.fd;

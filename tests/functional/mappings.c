@@ -169,6 +169,7 @@ static void check_neighbour(struct drive_blk *blk, double limit)
 		double begin = now_ms();
 		int rc = drive_blk_do(blk, VIRTIO_BLK_T_IN, 0, bytes, sizeof bytes, 10000, &err);
 		check(!rc, "the neighbour's request failed (%d)", rc);
+		check_healthy(blk, "the neighbour");
 		check(now_ms() - begin < limit, "the neighbour had to wait %.0f ms for the unmap of another device", now_ms() - begin);
 	}
 }

@@ -196,11 +196,6 @@ static void exec_server(struct rig *rig)
 		argv[n++] = "--road";
 		argv[n++] = text[2 * i + 1];
 	}
-#ifdef __SANITIZE_ADDRESS__
-	/* The leak check at the end starts a process, which the filter does not allow. */
-	argv[n++] = "--sandbox";
-	argv[n++] = "off";
-#endif
 	argv[n] = NULL;
 	int log = open(rig->log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	dup2(log, STDOUT_FILENO);
@@ -352,7 +347,7 @@ struct drive_blk *rig_open(struct drive_client *client, const struct drive_blk_o
 /* The kernel's own io_uring workers come and go as it likes. */
 static bool is_kernels(const char *path, const char *task)
 {
-	char name[320], comm[32] = "";
+	char name[1024], comm[32] = "";
 
 	snprintf(name, sizeof name, "%s/%s/comm", path, task);
 	FILE *file = fopen(name, "r");
@@ -455,7 +450,7 @@ void picture_free(struct picture *p)
 
 int64_t await_interrupt(struct drive_blk *blk, unsigned queue, const char *what)
 {
-	int64_t n = drive_pci_wait_vector(blk->pci, blk->queues[queue].vector, 5000, &err);
+	int64_t n = drive_pci_wait_vector(blk->pci, blk->queues[queue].vector, min_of(PATIENCE_MS, 10000), &err);
 	must(n);
 	check(n, "no interrupt: %s", what);
 	return n;

@@ -81,9 +81,21 @@ class Rig:
         self.path = self.server.sockets[0]
         with Blk(self.path) as warm:  # what is made once is made now
             warm.check()
+            assert warm.request(vfu.GET_IO_FDS, struct.pack("<IIII", 4096, 0, 4, 0))[0] == 0
+            self.interrupt_once(warm)
+        with Blk(self.path, by_message=True) as warm:  # the queue's own thread
+            warm.kick()
+            warm.command()
         self.bystander = Blk(self.server.sockets[1])
         self.bystander.check()
         self.before = self.settled()
+
+    @staticmethod
+    def interrupt_once(client):
+        event = os.eventfd(0)
+        assert client.request(vfu.SET_IRQS, vfu.irqs_payload(2, 0x24, 0, 1), [event])[0] == 0
+        assert client.request(vfu.SET_IRQS, vfu.irqs_payload(2, 0x21, 0, 1))[0] == 0
+        os.close(event)
 
     def settled(self, like=None):
         """What the server holds when device 0 is nobody's: the same several times in a row, and like what it was."""
@@ -444,10 +456,13 @@ def test_read_only_file(rig):
         rig.says("for writing")
         assert client.map(0, 4096, reading, access=1) == 0
     os.close(reading)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-    with Client(rig.path) as client:
-        assert client.map(0, 4096, fd) != 0
     os.close(fd)
+    sealed = os.memfd_create("hostile", os.MFD_ALLOW_SEALING)
+    os.ftruncate(sealed, 4096)
+    fcntl.fcntl(sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    with Client(rig.path) as client:
+        assert client.map(0, 4096, sealed) != 0
+    os.close(sealed)
 
 
 @pytest.mark.parametrize("size", [0, 0x800, 0x1000, 0x2000])
@@ -531,7 +546,7 @@ def test_overlapping_mappings(rig):
 
 
 @pytest.mark.parametrize("address, size, offset", [
-    (0, 0, 0), ((1 << 64) - 4096, 8192, 0), (1 << 63, (1 << 63) + 4096, 0), (4096, (1 << 64) - 4096, 0), ((1 << 64) - 4096, 1 << 63, 0),
+    (0, 0, 0), ((1 << 64) - 4096, 8192, 0), (1 << 63, (1 << 63) + 4096, 0), (8192, (1 << 64) - 4096, 0), ((1 << 64) - 4096, 1 << 63, 0),
     (1, 4096, 0), (0, 1, 0), (0, 4095, 0), (0, 4096, 1), (0, 4096, 2048)])
 def test_impossible_mappings(rig, address, size, offset):
     fd = vfu.memory_file(1 << 20)
@@ -549,7 +564,7 @@ def test_impossible_unmaps(rig):
     fd = vfu.memory_file(1 << 20)
     with Client(rig.path) as client:
         assert client.map(0, 1 << 20, fd) == 0
-        for address, size, flags in ((0, 0, 0), (1, 4096, 0), (0, 1, 0), ((1 << 64) - 4096, 8192, 0), (4096, (1 << 64) - 4096, 0), (0, 4096, 4),
+        for address, size, flags in ((0, 0, 0), (1, 4096, 0), (0, 1, 0), ((1 << 64) - 4096, 8192, 0), (8192, (1 << 64) - 4096, 0), (0, 4096, 4),
                                      (4096, 0, 2), (0, 4096, 2), (0, 0, 0xFFFFFFFF)):
             assert client.unmap(address, size, flags) in (EINVAL, ENOTSUP)
         rig.says("refused: Invalid argument")
@@ -718,7 +733,7 @@ def jump(count):
 H, D, S, N, W, I = Blk.HEADER, Blk.DATA, Blk.STATUS, Blk.NEXT, Blk.WRITE, Blk.INDIRECT
 FAULTS_SPLIT = {
     "loop of one": (chain((H, 16, N, 0)), "longer than the queue"),
-    "loop of two": (chain((H, 16, N, 1), (D, 512, N | W, 0)), "longer than the queue"),
+    "loop of two": (chain((H, 16, N, 1), (D, 512, N, 0)), "longer than the queue"),
     "outside of the table": (chain((H, 16, N, 16)), "goes on outside of the table"),
     "far outside": (chain((H, 16, N, 65535)), "goes on outside of the table"),
     "head outside": (entry(16), "names a descriptor outside of the table"),
@@ -738,7 +753,7 @@ FAULTS_SPLIT = {
     "status of no bytes": (chain((H, 16, N, 1), (S, 0, W, 0)), "no room for its status"),
     "nothing": (chain((H, 0, 0, 0)), None),
     "short header": (chain((H, 15, N, 1), (S, 1, W, 0)), None),
-    "write before read": (chain((D, 512, N | W, 1), (H, 16, N, 2), (S, 1, W, 0)), None),
+    "write before read": (chain((D, 512, N | W, 1), (H, 16, N, 2), (S, 1, W, 0)), "a readable buffer follows a writable one"),
     "unknown flags": (chain((H, 16, N | 0xFFF8, 1), (S, 1, W | 0xFFF8, 0)), None),
     "unmapped header": (chain((1 << 50, 16, N, 1), (S, 1, W, 0)), None),
     "unmapped data": (chain((H, 16, N, 1), (1 << 50, 512, N | W, 2), (S, 1, W, 0)), None),

@@ -136,7 +136,6 @@ static bool qemu_reads(int to, int from)
 	text[used] = 0;
 	/* It must be the lock that is complained of. */
 	if (!strstr(text, "Failed to get"))
-	if (!strstr(text, "Failed to get"))
 		fail_msg("%s", text);
 	return false;
 }
