@@ -46,7 +46,9 @@ void device_unpin(struct virtio_device *device)
 {
 	if (atomic_fetch_sub_explicit(&device->pins, 1, memory_order_acq_rel) != 1)
 		return;
-	if (loop_is_owner(device->owner))
+	/* An owner that is between two turns is nobody's loop, but an I/O thread is always its own. */
+	struct loop *here = loop_current();
+	if (here == device->owner || (!here && loop_is_owner(device->owner)))
 		device_free(device);
 	else
 		loop_post(device->owner, &device->free_message, free_on_owner);

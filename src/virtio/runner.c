@@ -264,11 +264,26 @@ static void poller_on(struct virtio_run *run)
 	loop_poller_add(run->lane->loop, &run->poller, poll_ring);
 }
 
+/*
+ * Every miss asks to be told of a change, and whoever has asked looks again: a map committed between the miss and the asking would tell nobody. Pairs with
+ * the fence of dma_space_commit between the new table and the look at wants_change.
+ */
+static void want_change(struct virtio_run *run)
+{
+	atomic_store(&run->lane->user.wants_change, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+}
+
 /* Before the queue sleeps kicks are asked for, and the ring is looked at once more. */
 static void rest(struct virtio_run *run)
 {
 	if (run->kicks_off) {
 		int rc = virtq_enable_kicks(run->vq);
+		if (rc < 0 && is_miss(rc)) {
+			want_change(run);
+			virtq_begin(run->vq);
+			rc = virtq_enable_kicks(run->vq);
+		}
 		if (rc < 0) {
 			run->trouble = rc;
 			handle_trouble(run);
@@ -368,17 +383,15 @@ void runner_unit(struct virtio_run *run, bool pop)
 	}
 	unsigned count = attempt_unit(run, pop);
 	if (is_miss(run->trouble)) {
-		/* Ask to be told of a change, then look again: a map committed between the miss and the asking would tell nobody.
-		 * Pairs with the fence of dma_space_commit between the new table and the look at wants_change. */
-		atomic_store(&run->lane->user.wants_change, 1);
-		atomic_thread_fence(memory_order_seq_cst);
+		want_change(run);
 		count += attempt_unit(run, pop);
 	}
 	run->fresh = 0;
 	if (run->trouble) {
 		handle_trouble(run);
 	} else {
-		run->stalled = false;
+		if (pop)
+			run->stalled = false;
 		if (count)
 			run->last_work = loop_now(run->lane->loop);
 		if (count >= RUN_BATCH || (pop && run->window))

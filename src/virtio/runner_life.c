@@ -38,6 +38,19 @@ static void watch_kick_fd(struct virtio_run *run)
 
 /* ---- kicks and looks, from any thread ---- */
 
+/* Carries what is posted to the loop that runs the queue. Who set the first bit of posted has the message. */
+static void forward(struct virtio_queue *queue)
+{
+	struct loop *loop;
+	while (!(loop = atomic_load(&queue->kick_loop))) {
+		/* The run has left its loop meanwhile; the next start looks. If that has looked already, for this. */
+		if (!atomic_exchange(&queue->posted, 0) || !atomic_load(&queue->kick_loop) || atomic_fetch_or(&queue->posted, POSTED_LOOK))
+			return;
+	}
+	device_pin(queue->device);
+	loop_post(loop, &queue->kick, runner_on_kick);
+}
+
 static void post(struct virtio_queue *queue, uint32_t what)
 {
 	/* Pairs with the fence in runner_on_start: either the start sees what the driver has written, or this sees the loop. */
@@ -46,14 +59,7 @@ static void post(struct virtio_queue *queue, uint32_t what)
 		return;
 	if (atomic_fetch_or(&queue->posted, what))
 		return;
-	struct loop *loop = atomic_load(&queue->kick_loop);
-	if (!loop) {
-		/* The run has left its loop meanwhile; the next start looks. */
-		atomic_store(&queue->posted, 0);
-		return;
-	}
-	device_pin(queue->device);
-	loop_post(loop, &queue->kick, runner_on_kick);
+	forward(queue);
 }
 
 void virtio_queue_kick(struct virtio_queue *queue)
@@ -71,16 +77,15 @@ void runner_on_kick(struct loop_message *message)
 {
 	struct virtio_queue *queue = container_of(message, struct virtio_queue, kick);
 	struct virtio_device *device = queue->device;
+	/* Cleared before anything is looked at: a later kick posts again. */
+	uint32_t what = atomic_exchange(&queue->posted, 0);
 	struct loop *loop = atomic_load(&queue->kick_loop);
 	if (loop && loop != loop_current()) {
-		/* The queue has moved: the message follows, with its pin. */
-		loop_post(loop, &queue->kick, runner_on_kick);
-		return;
-	}
-	/* Cleared before the ring is looked at: a later kick posts again. */
-	uint32_t what = atomic_exchange(&queue->posted, 0);
-	/* Only the run's own thread clears or sets kick_loop to itself: with loop being this one, io_run is this thread's. */
-	if (loop) {
+		/* The queue has moved: so does the message. */
+		if (!atomic_fetch_or(&queue->posted, what))
+			forward(queue);
+	} else if (loop) {
+		/* Only the run's own thread clears or sets kick_loop to itself: with loop being this one, io_run is this thread's. */
 		struct virtio_run *run = queue->io_run;
 		if (what & POSTED_KICK)
 			runner_count(queue->stats.kicks, 1);
@@ -190,16 +195,21 @@ void runner_move(struct virtio_run *run)
 	run->moving = true;
 	log_limited(LOG_LEVEL_INFO, &run->device->log, "queue %u: memory is reached by message; it moves to a thread of its own",
 		    run->queue->index);
-	if (!run->in_flight)
-		hand_over(run);
+	/* In the hook: whoever is further up the stack goes on using the run. */
+	runner_ready(run);
 }
 
 /* ---- stop ---- */
 
+static void check_drains(struct virtio_lane *lane);
+
 /* The last request has ended. Nothing of the run is touched by this thread afterwards. */
 static void end(struct virtio_run *run)
 {
+	struct virtio_lane *lane = run->lane;
 	leave_lane(run);
+	/* The hook may be gone now, or may have looked before. */
+	check_drains(lane);
 	reply_settled(run);
 	loop_post(run->device->owner, &run->ended, control_ended);
 }
@@ -328,8 +338,9 @@ static void serve_ready(struct virtio_run *run)
 			hand_over(run);
 		return;
 	}
+	/* A queue that stalls takes every occasion to look again. */
 	if (pop || !list_empty(&run->finished))
-		runner_unit(run, pop);
+		runner_unit(run, pop || run->stalled);
 	drain_check_run(run);
 }
 

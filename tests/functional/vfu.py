@@ -56,8 +56,8 @@ class Client:
 
     def __init__(self, path, hello=True):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(str(path))  # blocking: waits while the backlog is full
         self.socket.settimeout(LIMIT)
-        self.socket.connect(str(path))
         self.number = 0
         self.received = b""
         self.received_fds = []

@@ -1,27 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * The block back ends: data, zeroes, errors, short transfers, growth, on real files (page cache and O_DIRECT, io_uring and helper threads), on a loop
- * device where there is one, and in memory.
+ * The block back ends: data, zeroes, errors, short transfers, growth, on real files (page cache and O_DIRECT, io_uring and helper threads), and in memory.
  */
-#include "block_rig.h"
+#include "block_checks.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/loop.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/helper.h"
-
-#define MIB (1u << 20)
-#define SIZE (8u * MIB)
 
 /* The ways a file can be reached. */
 struct way {
@@ -34,19 +25,6 @@ static const struct way ways[] = {
 	{ "/dev/shm", false, BLOCK_DIRECT_OFF }, { "/dev/shm", true, BLOCK_DIRECT_OFF },  { "/var/tmp", false, BLOCK_DIRECT_OFF },
 	{ "/var/tmp", true, BLOCK_DIRECT_OFF },	 { "/var/tmp", false, BLOCK_DIRECT_AUTO }, { "/var/tmp", true, BLOCK_DIRECT_AUTO },
 };
-
-static char path[64];
-
-static int make_image(const char *folder, off_t size)
-{
-	int fd;
-
-	snprintf(path, sizeof path, "%s/pintle-block-XXXXXX", folder);
-	fd = mkstemp(path);
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, size), 0);
-	return fd;
-}
 
 static int open_way(struct block_rig *rig, const struct way *way, off_t size)
 {
@@ -65,80 +43,6 @@ static void close_way(struct block_rig *rig, int fd)
 	close(fd);
 	unlink(path);
 	helper_drain();
-}
-
-static void *memory_of(size_t size)
-{
-	void *memory = aligned_alloc(4096, size);
-
-	assert_non_null(memory);
-	return memory;
-}
-
-static bool is_zero(const uint8_t *p, size_t size)
-{
-	while (size--)
-		if (*p++)
-			return false;
-	return true;
-}
-
-/* ---- data ---- */
-
-static void check_data(struct block_rig *rig, int fd)
-{
-	uint8_t *in = memory_of(2 * MIB), *out = memory_of(2 * MIB);
-	uint32_t block = rig->device->info.logical_block;
-	const struct {
-		uint64_t offset, length;
-		unsigned pieces;
-		unsigned shift; /* of the memory against its alignment */
-	} cases[] = { { 0, 4096, 1, 0 },	   { 4096, 8192, 2, 0 }, { SIZE - 4096, 4096, 1, 0 },  { MIB, MIB, 16, 0 },
-		      { 3 * MIB, 65536, 1, 1 }, { 65536, 12288, 3, 3 }, { 5 * MIB, MIB + 8192, 7, 4 }, { block * 3, block, 1, 0 } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		uint8_t *from = out + cases[i].shift, *to = in + cases[i].shift;
-		struct rig_io r;
-
-		rig_pattern(from, cases[i].offset, cases[i].length, (unsigned)i);
-		rig_start(rig, &r, BLOCK_WRITE, i & 1 ? BLOCK_IO_STABLE : 0, cases[i].offset, from, cases[i].length, cases[i].pieces);
-		assert_int_equal(rig_wait(rig, &r), 0);
-		memset(to, 0xee, cases[i].length);
-		if (fd >= 0) {
-			assert_int_equal(pread(fd, to, cases[i].length, (off_t)cases[i].offset), cases[i].length);
-			assert_memory_equal(from, to, cases[i].length);
-			memset(to, 0xee, cases[i].length);
-		}
-		rig_start(rig, &r, BLOCK_READ, 0, cases[i].offset, to, cases[i].length, cases[i].pieces);
-		assert_int_equal(rig_wait(rig, &r), 0);
-		assert_memory_equal(from, to, cases[i].length);
-	}
-	assert_int_equal(rig_do(rig, BLOCK_FLUSH, 0, 0, NULL, 0), 0);
-	free(in);
-	free(out);
-}
-
-/* More than the ring's queues hold, at once. */
-static void check_many(struct block_rig *rig)
-{
-	const unsigned count = SIZE / 4096;
-	struct rig_io *r = calloc(count, sizeof *r);
-	uint8_t *in = memory_of(SIZE), *out = memory_of(SIZE);
-
-	for (unsigned round = 0; round < 2; round++) {
-		rig_pattern(out, 0, SIZE, 77);
-		for (unsigned i = 0; i < count; i++) {
-			uint64_t at = (uint64_t)(i * 1021 % count) * 4096;
-			rig_start(rig, &r[i], round ? BLOCK_READ : BLOCK_WRITE, 0, at, round ? in + at : out + at, 4096, 1);
-		}
-		block_flush_batch(rig->channel);
-		for (unsigned i = 0; i < count; i++)
-			assert_int_equal(rig_wait(rig, &r[i]), 0);
-	}
-	assert_memory_equal(in, out, SIZE);
-	free(r);
-	free(in);
-	free(out);
 }
 
 static void check_buffers(struct block_rig *rig)
@@ -201,37 +105,6 @@ static void test_null(void **state)
 }
 
 /* ---- discard and zeroes ---- */
-
-/* tail: what surrounds the range stays. fd < 0: holes are not looked for. */
-static void check_zeroes(struct block_rig *rig, int fd, enum block_operation operation, unsigned flags, bool hole)
-{
-	uint8_t *memory = memory_of(SIZE), *expected = memory_of(SIZE);
-	const uint64_t offset = MIB + 4096, length = 4 * MIB;
-	struct stat before, after;
-
-	rig_pattern(expected, 0, SIZE, 9);
-	memcpy(memory, expected, SIZE);
-	assert_int_equal(rig_do(rig, BLOCK_WRITE, 0, 0, memory, SIZE), 0);
-	assert_int_equal(rig_do(rig, BLOCK_FLUSH, 0, 0, NULL, 0), 0);
-	if (fd >= 0)
-		assert_int_equal(fstat(fd, &before), 0);
-	assert_int_equal(rig_do(rig, operation, flags, offset, NULL, length), 0);
-	if (fd >= 0) {
-		assert_int_equal(fstat(fd, &after), 0);
-		assert_int_equal(after.st_size, before.st_size);
-		/* ext4 may need a block more for its own map. */
-		if (hole)
-			assert_true(after.st_blocks + (blkcnt_t)(length / 512) <= before.st_blocks + 64);
-		else
-			assert_true(after.st_blocks >= before.st_blocks);
-	}
-	assert_int_equal(rig_do(rig, BLOCK_READ, 0, 0, memory, SIZE), 0);
-	assert_true(is_zero(memory + offset, length));
-	assert_memory_equal(memory, expected, offset);
-	assert_memory_equal(memory + offset + length, expected + offset + length, SIZE - offset - length);
-	free(memory);
-	free(expected);
-}
 
 static void test_zeroes(void **state)
 {
@@ -306,50 +179,6 @@ static void test_short_write(void **state)
 		close_way(&rig, fd);
 	}
 	free(memory);
-}
-
-/* In a child: a file system of 2 MiB of its own. Exit codes: 0, 77 where that is not allowed, 1. */
-static int no_space(bool no_uring)
-{
-	const char folder[] = "/dev/shm/pintle-full";
-	struct block_options options = { .backend = "file", .no_uring = no_uring };
-	uint8_t *memory = memory_of(4 * MIB);
-	struct block_rig rig;
-	int fd;
-
-	mkdir(folder, 0700);
-	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("none", folder, "tmpfs", 0, "size=2m"))
-		return 77;
-	fd = make_image(folder, SIZE);
-	options.path = path;
-	rig_open(&rig, &options);
-	memset(memory, 1, 4 * MIB);
-	if (rig_do(&rig, BLOCK_WRITE, 0, 0, memory, 4 * MIB) != -ENOSPC)
-		return 1;
-	/* Room is made, and it goes on. */
-	if (rig_do(&rig, BLOCK_DISCARD, 0, 0, NULL, 4 * MIB) || rig_do(&rig, BLOCK_WRITE, 0, 0, memory, MIB))
-		return 2;
-	close_way(&rig, fd);
-	free(memory);
-	return 0;
-}
-
-static void test_no_space(void **state)
-{
-	(void)state;
-	for (int no_uring = 0; no_uring < 2; no_uring++) {
-		pid_t child = fork();
-		int status;
-
-		if (!child)
-			_exit(no_space(no_uring));
-		assert_int_equal(waitpid(child, &status, 0), child);
-		rmdir("/dev/shm/pintle-full");
-		assert_true(WIFEXITED(status));
-		if (WEXITSTATUS(status) == 77)
-			skip();
-		assert_int_equal(WEXITSTATUS(status), 0);
-	}
 }
 
 static void test_injected(void **state)
@@ -436,21 +265,6 @@ static void test_growth(void **state)
 	free(memory);
 }
 
-static int try_open(const struct block_options *options)
-{
-	struct pintle_error err = { 0 };
-	struct block_device *device = NULL;
-	int r = block_open(&device, options, NULL, &err);
-
-	assert_int_equal(r, err.code);
-	if (r) {
-		assert_null(device);
-		assert_true(strlen(err.text) > 10);
-	}
-	block_close(device);
-	return r;
-}
-
 static void test_refused(void **state)
 {
 	int fd = make_image("/dev/shm", SIZE);
@@ -482,72 +296,20 @@ static void test_refused(void **state)
 	close(fd);
 }
 
-/* ---- a block device of the host ---- */
-
-/* The descriptor of a new loop device on fd, its name in `name`; -1 where that is not allowed. */
-static int loop_device(int fd, char *name, size_t size)
-{
-	struct loop_config config = { .fd = (uint32_t)fd, .info.lo_flags = LO_FLAGS_AUTOCLEAR };
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), device = -1, n;
-
-	for (unsigned attempt = 0; control >= 0 && device < 0 && attempt < 8; attempt++) {
-		n = ioctl(control, LOOP_CTL_GET_FREE);
-		if (n < 0)
-			break;
-		snprintf(name, size, "/dev/loop%d", n);
-		device = open(name, O_RDWR | O_CLOEXEC);
-		/* Another program may take it first. */
-		if (device >= 0 && ioctl(device, LOOP_CONFIGURE, &config)) {
-			close(device);
-			device = -1;
-		}
-	}
-	if (control >= 0)
-		close(control);
-	return device;
-}
-
-static void test_block_device(void **state)
-{
-	char name[32], image[64];
-	int fd = make_image("/var/tmp", SIZE), device = loop_device(fd, name, sizeof name);
-
-	(void)state;
-	if (device < 0) {
-		close(fd);
-		unlink(path);
-		skip();
-	}
-	snprintf(image, sizeof image, "%s", path);
-	for (int no_uring = 0; no_uring < 2; no_uring++) {
-		struct block_options options = { .backend = "file", .path = name, .no_uring = no_uring };
-		struct block_rig rig;
-
-		rig_open(&rig, &options);
-		assert_int_equal(block_device_capacity(rig.device), SIZE);
-		check_data(&rig, -1);
-		check_many(&rig);
-		if (rig.device->info.discard)
-			check_zeroes(&rig, -1, BLOCK_DISCARD, 0, true);
-		check_zeroes(&rig, -1, BLOCK_WRITE_ZEROES, BLOCK_IO_MAY_UNMAP, true);
-		check_zeroes(&rig, -1, BLOCK_WRITE_ZEROES, BLOCK_IO_STABLE, false);
-		assert_int_equal(try_open(&options), -EBUSY);
-		rig_close(&rig);
-	}
-	close(device);
-	close(fd);
-	unlink(image);
-	helper_drain();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_data),	     cmocka_unit_test(test_memory),	 cmocka_unit_test(test_null),
-		cmocka_unit_test(test_zeroes),	     cmocka_unit_test(test_zeroes_memory), cmocka_unit_test(test_end_of_file),
-		cmocka_unit_test(test_short_write),  cmocka_unit_test(test_no_space),	 cmocka_unit_test(test_injected),
-		cmocka_unit_test(test_delay),	     cmocka_unit_test(test_growth),	 cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_block_device),
+		cmocka_unit_test(test_data),
+		cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_null),
+		cmocka_unit_test(test_zeroes),
+		cmocka_unit_test(test_zeroes_memory),
+		cmocka_unit_test(test_end_of_file),
+		cmocka_unit_test(test_short_write),
+		cmocka_unit_test(test_injected),
+		cmocka_unit_test(test_delay),
+		cmocka_unit_test(test_growth),
+		cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,7 +33,8 @@ struct vfu_port {
 	uint16_t next_id;
 };
 
-enum transaction_state { TRANSACTION_WAITING, TRANSACTION_DONE };
+/* Abandoned: the thread waits no more. One that has not been sent by then is never sent: the gate may be closed. */
+enum transaction_state { TRANSACTION_WAITING, TRANSACTION_DONE, TRANSACTION_ABANDONED };
 
 struct transaction {
 	struct loop_message message;
@@ -96,13 +97,18 @@ static void send_transaction(struct vfu_port *port, struct transaction *transact
 	vfu_send(port->connection, &header, &access, sizeof access, transaction->data, write ? transaction->length : 0, NULL, 0);
 }
 
+static bool is_abandoned(struct transaction *transaction)
+{
+	return atomic_load(&transaction->state) == TRANSACTION_ABANDONED;
+}
+
 static void begin(struct loop_message *message)
 {
 	struct transaction *transaction = container_of(message, struct transaction, message);
 	struct vfu_port *port = transaction->port;
 
 	list_init(&transaction->link);
-	if (!port->connection)
+	if (!port->connection || is_abandoned(transaction))
 		finish(transaction, -ENOTCONN);
 	else if (port->outstanding_count >= OUTSTANDING_MAX)
 		list_append(&port->queued, &transaction->link);
@@ -118,6 +124,19 @@ static struct transaction *find(struct vfu_port *port, const struct vfio_user_he
 			return transaction;
 	}
 	return NULL;
+}
+
+/* A place is free: for the first that somebody still waits for. */
+static void send_queued(struct vfu_port *port)
+{
+	struct list *link;
+	while (port->outstanding_count < OUTSTANDING_MAX && (link = list_pop(&port->queued))) {
+		struct transaction *transaction = list_entry(link, struct transaction, link);
+		if (is_abandoned(transaction))
+			finish(transaction, -EINTR);
+		else
+			send_transaction(port, transaction);
+	}
 }
 
 static int read_reply(struct transaction *transaction, const struct vfu_message *message)
@@ -158,9 +177,7 @@ void vfu_port_handle_reply(struct vfu_connection *connection, struct vfu_message
 			    transaction->length, (unsigned long long)transaction->address, message->length);
 	port->outstanding_count--;
 	finish(transaction, result ? -EIO : 0);
-	struct list *link = list_pop(&port->queued);
-	if (link)
-		send_transaction(port, list_entry(link, struct transaction, link));
+	send_queued(port);
 }
 
 static void interrupt(void *context)
@@ -215,6 +232,8 @@ static int transact(struct vfu_port *port, const struct dma_view *view, uint16_t
 		memcpy(transaction->data, data, length);
 	loop_post(port->owner, &transaction->message, begin);
 	int result = wait_for(port, transaction, view);
+	if (result == -EINTR || result == -ENOTCONN)
+		atomic_store(&transaction->state, TRANSACTION_ABANDONED);
 	if (!result && buffer)
 		memcpy(buffer, transaction->data, length);
 	transaction_put(transaction);
