@@ -23,6 +23,7 @@
 	X(LAW2_RECONCILE, "law2.reconcile", "an unannounced reset is not followed by reconcile")                 \
 	X(LAW2_PENDING, "law2.pending", "an interrupt raised while masked is dropped")                           \
 	X(LAW2_TWICE, "law2.twice", "a pending bit is not cleared on delivery")                                  \
+	X(LAW2_TAKE_BACK, "law2.take_back", "signals that the client has not read when bus master goes off are left to it") \
 	X(LAW2_UNBIND, "law2.unbind", "a reset unbinds the client's triggers")                                   \
 	X(LAW3_INLINE, "law3.inline", "the owner waits for the I/O threads instead of completing later")         \
 	X(LAW4_FENCE, "law4.fence", "requests of the next life do not wait for those of the previous one")       \

@@ -79,6 +79,10 @@ struct irq_set {
 	bool reporting; /* call-backs are being called further up the stack */
 	bool destroyed; /* freed when neither `message` nor a call-back can touch it */
 
+	/* owner: signals that the client has not taken are taken back when no I/O thread can add to them */
+	struct life_wait take_back_wait;
+	bool take_back_waits;
+
 	/* owner: unbound descriptors, closed when no I/O thread can be writing to them; room for all that are bound */
 	struct life_wait dying_wait;
 	bool dying_waits;

@@ -66,6 +66,7 @@ int irq_create(struct irq_set **out, const struct irq_options *options, struct l
 	set->intx.fd = set->err.fd = set->req.fd = set->unmask_watch.fd = -1;
 	atomic_init(&set->mode, IRQ_INTX);
 	list_init(&set->dying_wait.link);
+	list_init(&set->take_back_wait.link);
 	if (create_messages(&set->msix, options->msix_vectors) || create_messages(&set->msi, options->msi_vectors))
 		goto free_all;
 	if (options->msix_vectors) {
@@ -406,6 +407,34 @@ void irq_drop_pending(struct irq_set *set)
 		irq_unbind_all(set);
 }
 
+/*
+ * A message that was sent and not delivered is not allowed to be forgotten: a client may look at an eventfd only after it has seen the access that ends delivery, and then drop what is
+ * in it. (QEMU does: its main loop reads the eventfd after the vCPU has cleared bus master, and a message of a function without bus master goes nowhere; docs/roads/vfio-user.md.) So
+ * before that access is answered, what the client has not read becomes pending again.
+ */
+static void take_back(struct life_wait *wait)
+{
+	struct irq_set *set = container_of(wait, struct irq_set, take_back_wait);
+	struct irq_messages *messages = irq_messages_of(set, (enum irq_kind)atomic_load(&set->mode));
+
+	set->take_back_waits = false;
+	for (uint32_t i = 0; messages && i < messages->count; i++) {
+		struct irq_vector *v = &messages->vectors[i];
+		if (v->fd < 0 || atomic_load(&v->deliver) != IRQ_NOWHERE || !event_fd_take(v->fd))
+			continue;
+		atomic_fetch_sub_explicit(&v->delivered, 1, memory_order_relaxed);
+		set_bit(messages->pending, i);
+	}
+}
+
+static void take_back_later(struct irq_set *set)
+{
+	if (set->take_back_waits || mutate(MUTATE_LAW2_TAKE_BACK))
+		return;
+	set->take_back_waits = true;
+	life_wait(set->life, &set->take_back_wait, take_back);
+}
+
 void irq_set_conditions(struct irq_set *set, uint32_t conditions)
 {
 	loop_assert_owner(set->owner);
@@ -424,6 +453,8 @@ void irq_set_conditions(struct irq_set *set, uint32_t conditions)
 	if (ended & IRQ_MSI_ENABLED)
 		drop_messages(&set->msi);
 	irq_reconcile(set);
+	if (ended & (IRQ_BUS_MASTER | IRQ_D0))
+		take_back_later(set);
 }
 
 uint32_t irq_conditions(const struct irq_set *set)

@@ -244,6 +244,7 @@ void irq_bind_destroy(struct irq_set *set)
 	for (int kind = 0; kind < IRQ_KINDS; kind++)
 		unbind_range(set, (enum irq_kind)kind, 0, irq_count(set, (enum irq_kind)kind));
 	end_unmask(set);
+	list_remove(&set->take_back_wait.link);
 	list_remove(&set->dying_wait.link);
 	close_dying(&set->dying_wait);
 }

@@ -193,7 +193,7 @@ static void turn_owners(struct serve *serve)
 {
 	for (unsigned i = 0; serve->owners && i < serve->config->control_threads; i++)
 		while (serve->owners[i].loop && loop_turn(serve->owners[i].loop, 0) > 0)
-			continue;
+			;
 }
 
 static void destroy_owners(struct serve *serve)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/mutate.h"
+#include "base/pages.h"
 #include "virtio/runner.h"
 
 static bool has_feature(const struct virtio_device *device, unsigned bit)
@@ -22,7 +23,7 @@ static bool has_feature(const struct virtio_device *device, unsigned bit)
 static void run_free(struct virtio_run *run)
 {
 	virtq_destroy(run->vq);
-	free(run->slots);
+	pages_put(run->slots, run->size * run->stride);
 	free(run);
 }
 
@@ -54,18 +55,12 @@ static int run_create(struct virtio_run **out, struct virtio_queue *queue)
 	run->epoch = atomic_load(&device->epoch);
 	run->size = registers->size;
 	run->stride = align_up(sizeof(struct virtio_slot) + 16 + device->class->request_size, 16);
-	run->slots = calloc(run->size, run->stride);
+	/* Slots are made ready when they are first used: a queue takes the lowest that are free, and an idle one has few. */
+	run->slots = pages_get(run->size * run->stride);
 	int rc = run->slots ? virtq_create(&run->vq, &config, device->space, run->function_gate, &run->gate, false) : -ENOMEM;
 	if (rc < 0) {
-		free(run->slots);
-		free(run);
+		run_free(run);
 		return rc;
-	}
-	for (unsigned i = 0; i < run->size; i++) {
-		struct virtio_slot *slot = slot_at(run, i);
-		slot->run = run;
-		slot->request.queue = queue;
-		list_init(&slot->request.link);
 	}
 	list_init(&run->finished);
 	list_init(&run->lane_link);
@@ -200,8 +195,10 @@ void control_ended(struct loop_message *message)
 	struct virtio_run *run = container_of(message, struct virtio_run, ended);
 	struct virtio_device *device = run->device;
 	struct virtio_queue *queue = run->queue;
-	bool held = run->held;
+	bool release = run->held || run->at_once;
 
+	if (run->at_once)
+		life_loop_remove(device->life, run->lane->loop);
 	run_free(run);
 	device->ending--;
 	if (!--queue->ending) {
@@ -210,7 +207,7 @@ void control_ended(struct loop_message *message)
 	}
 	lift_fence(device);
 	drain_check_idle(device);
-	if (held)
+	if (release)
 		life_release(device->life);
 	tell_idle(device);
 	device_unpin(device);

@@ -38,7 +38,7 @@ struct virtio_lane {
 
 /* The core's part of a request, before what the class sees. */
 struct virtio_slot {
-	struct virtio_run *run;
+	struct virtio_run *run; /* NULL: all of it is zeroes, it was never used */
 	uint64_t sequence;
 	bool published; /* the class is done with it; only the ring's element is missing */
 	bool restart; /* the queue has moved: to be started again */
@@ -62,7 +62,7 @@ struct virtio_run {
 	uint64_t epoch; /* of the device, when it was started */
 	uint16_t size;
 	size_t stride;
-	char *slots; /* size times stride */
+	char *slots; /* size times stride; pages_get */
 
 	/* owner writes, I/O thread reads */
 	struct gate gate;
@@ -87,6 +87,7 @@ struct virtio_run {
 	uint32_t in_flight, orphans, parked, fresh;
 	int trouble; /* why the last unit ended early */
 	bool ready, resume, polling, kicks_off, stalled, broken, moving, in_stop, settling, started_some;
+	bool at_once; /* with its stop it has ended too */
 	bool draining; /* the owner waits for the last request */
 	uint64_t window; /* ns: how long polling goes on without work, at present */
 	uint64_t last_work;

@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 
+#include "base/pages.h"
 #include "virtio/queue_private.h"
 
 /* ---- creation ---- */
@@ -72,11 +73,10 @@ int virtq_create(struct virtq **out, const struct virtq_config *config, struct d
 		return -EINVAL;
 	if (config->in_order)
 		bytes += n * (sizeof(uint32_t) + sizeof(uint16_t)) + sizeof(uint32_t);
-	bytes = align_up(bytes, 64);
-	vq = aligned_alloc(64, bytes);
+	vq = pages_get(bytes);
 	if (!vq)
 		return -ENOMEM;
-	memset(vq, 0, bytes);
+	vq->bytes = bytes;
 	vq->packed = config->packed;
 	vq->event_idx = config->event_idx;
 	vq->indirect = config->indirect;
@@ -98,7 +98,7 @@ int virtq_create(struct virtq **out, const struct virtq_config *config, struct d
 		vq->free[i] = (uint16_t)(n - 1 - i);
 	vq->free_count = vq->size;
 	if (!set_areas(vq, config) || !set_positions(vq, config)) {
-		free(vq);
+		pages_put(vq, bytes);
 		return -EINVAL;
 	}
 	dma_view_init(&vq->view, space, function_gate, queue_gate, may_wait);
@@ -112,7 +112,7 @@ void virtq_destroy(struct virtq *vq)
 		return;
 	for (size_t i = 0; i < vq->size; i++)
 		free(vq->slots[i].overflow);
-	free(vq);
+	pages_put(vq, vq->bytes);
 }
 
 struct dma_view *virtq_view(struct virtq *vq)

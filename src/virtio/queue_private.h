@@ -88,6 +88,7 @@ struct virtq {
 	struct dma_view view;
 	uint64_t version; /* of the view, when the areas were resolved */
 	const char *error;
+	size_t bytes; /* of this and the tables behind it; pages_get */
 };
 
 /* ---- the formats ---- */

@@ -146,6 +146,13 @@ static void publish_finished(struct virtio_run *run)
 	}
 }
 
+static void first_use(struct virtio_run *run, struct virtio_slot *slot)
+{
+	slot->run = run;
+	slot->request.queue = run->queue;
+	list_init(&slot->request.link);
+}
+
 static unsigned pop_batch(struct virtio_run *run)
 {
 	unsigned count = 0;
@@ -162,6 +169,8 @@ static unsigned pop_batch(struct virtio_run *run)
 		assert(chain->slot < run->size);
 		struct virtio_slot *slot = slot_at(run, chain->slot);
 		assert(slot->request.state == VIRTIO_REQUEST_FREE);
+		if (!slot->run)
+			first_use(run, slot);
 		slot->request.chain = chain;
 		rc = start_request(run, slot);
 		if (rc < 0) {
@@ -381,6 +390,8 @@ void runner_unit(struct virtio_run *run, bool pop)
 		runner_gauges(run);
 		return;
 	}
+	/* A unit that ends a stall, whatever it was for, looks at the ring: nobody else will. */
+	pop = pop || run->stalled;
 	unsigned count = attempt_unit(run, pop);
 	if (is_miss(run->trouble)) {
 		want_change(run);

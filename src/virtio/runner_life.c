@@ -252,9 +252,12 @@ void runner_on_stop(struct loop_message *message)
 	reply_settled(run);
 	drain_check_run(run);
 	run->in_stop = false;
-	loop_post(run->device->owner, &run->stopped, control_stopped);
-	if (!run->orphans)
+	/* Where nothing is left both come as one: who sees the reset answered finds no fence. */
+	run->at_once = !run->orphans;
+	if (run->at_once)
 		end(run);
+	else
+		loop_post(run->device->owner, &run->stopped, control_stopped);
 }
 
 /* ---- zero-copy: who waits for requests that point into guest memory ---- */

@@ -74,12 +74,14 @@ static void client_leaks(void)
 	      first.descriptors);
 	check(now.guest_maps <= first.guest_maps + 1, "the server has %u maps of guest memory after %u clients, %u after 10", now.guest_maps, CYCLES,
 	      first.guest_maps);
-	check(now.threads <= first.threads, "the server has %u threads after %u clients, %u after 10", now.threads, CYCLES, first.threads);
 	double end = now_ms() + PATIENCE_MS;
 	while (rig_footprint(&rig).guest_maps) {
 		check(now_ms() < end, "the server keeps guest memory mapped after the last client has gone");
 		sleep_ms(5);
 	}
+	/* A worker of the kernel's has the name of the thread that needs it, for a moment. */
+	for (end = now_ms() + 2000; rig_footprint(&rig).threads > first.threads; sleep_ms(5))
+		check(now_ms() < end, "the server has %u threads after %u clients, %u after 10", rig_footprint(&rig).threads, CYCLES, first.threads);
 	rig_end(&rig);
 }
 

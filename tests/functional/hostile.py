@@ -21,6 +21,9 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("PINTLE_SEED", "1"))
 PATIENCE = 30
 EINVAL, EEXIST, E2BIG, EACCES, ENOSYS, ENOTSUP = 22, 17, 7, 13, 38, 95
+# Commands and the least payload that each needs.
+SHORTEST = {vfu.DMA_MAP: 32, vfu.DMA_UNMAP: 24, vfu.GET_INFO: 4, vfu.GET_REGION_INFO: 32, vfu.GET_IO_FDS: 16, vfu.GET_IRQ_INFO: 16,
+            vfu.SET_IRQS: 20, vfu.REGION_READ: 16, vfu.REGION_WRITE: 16, vfu.WRITE_MULTI: 8, vfu.FEATURE: 8, vfu.MIG_READ: 8}
 
 
 class Server:

@@ -344,8 +344,6 @@ static void reset_random(void)
 	c = (struct chaos){ .options = rig_blk_options() };
 	c.options.queues = 2;
 	rig_device(&c.rig, LOAD_IMAGE, "queues=2%s", scenario.seed & 1 ? ",delay=1ms,delay-before=on" : "");
-	if (scenario.in_order)
-		strcat(c.rig.devices[0].options, ",in-order=on");
 	rig_start(&c.rig);
 	load_init(&c.load, c.rig.devices[0].image, scenario.seed);
 	chaos_connect(&c);
@@ -370,7 +368,6 @@ static void reset_random(void)
 	drive_blk_close(c.blk);
 	drive_client_close(c.client);
 	rig_end(&c.rig);
-	/* What is on the disk now is what it must be, also after the server. */
 }
 
 const struct scenario_entry reset_scenarios[] = {

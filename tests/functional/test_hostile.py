@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from hostile import EINVAL, ENOSYS, rig  # noqa: F401 (rig is a fixture)
+from hostile import SHORTEST, EINVAL, ENOSYS, rig  # noqa: F401 (rig is a fixture)
 import vfu
 from vfu import Client
 
@@ -18,10 +18,6 @@ def test_impossible_size(rig, size):
         client.send(vfu.pack(1, vfu.GET_INFO, bytes(16), size=size))
         client.expect_closed()
     rig.says(f"a message of {size} bytes (command 4)")
-
-
-SHORTEST = {vfu.DMA_MAP: 32, vfu.DMA_UNMAP: 24, vfu.GET_INFO: 4, vfu.GET_REGION_INFO: 32, vfu.GET_IO_FDS: 16, vfu.GET_IRQ_INFO: 16,
-            vfu.SET_IRQS: 20, vfu.REGION_READ: 16, vfu.REGION_WRITE: 16, vfu.WRITE_MULTI: 8, vfu.FEATURE: 8, vfu.MIG_READ: 8}
 
 
 def test_truncated(rig):

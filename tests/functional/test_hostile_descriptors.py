@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from hostile import EINVAL, open_kinds, rig  # noqa: F401 (rig is a fixture)
+from hostile import SHORTEST, EINVAL, open_kinds, rig  # noqa: F401 (rig is a fixture)
 import vfu
 from vfu import Blk, Client, Closed
 

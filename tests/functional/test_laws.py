@@ -4,6 +4,7 @@ import pytest
 
 SPLIT, PACKED = (), ("--packed",)
 POLL, FD, BAR = ("--poll",), ("--kick-fd",), ("--table-in-bar",)
+IN_ORDER = [("--in-order",), ("--packed", "--in-order")]
 
 # Both rings, a server that polls and one that sleeps; kicks by descriptor once with each ring.
 EVERYWHERE = [SPLIT, SPLIT + FD + POLL, PACKED + POLL, PACKED + FD]
@@ -17,7 +18,7 @@ RUNS = {
     "gate-race": EVERYWHERE,
     "gate-zero-copy": EVERYWHERE,
     "gate-policy": [SPLIT, SPLIT + ("--lenient",), PACKED + BAR + ("--lenient",)],
-    "gate-load": EVERYWHERE,
+    "gate-load": EVERYWHERE + IN_ORDER,
     "irq-unannounced": [SPLIT, SPLIT + BAR, PACKED + BAR],
     "irq-unannounced-load": BOTH_CLIENTS,
     "irq-masks": [SPLIT, SPLIT + BAR, PACKED + BAR],
@@ -26,11 +27,11 @@ RUNS = {
     "irq-resets": BOTH_CLIENTS,
     "reset-at-once": [SPLIT, PACKED + FD],
     "reset-queue": RINGS,
-    "reset-random": EVERYWHERE + [SPLIT + BAR],
+    "reset-random": EVERYWHERE + [SPLIT + BAR] + IN_ORDER,
     "fence": RINGS,
     "client-second": [SPLIT],
     "client-leaks": [SPLIT + FD],
-    "map-ring": EVERYWHERE,
+    "map-ring": EVERYWHERE + IN_ORDER,
     "map-untouched": EVERYWHERE,
     "map-zero-copy": RINGS,
     "map-many": [SPLIT],

@@ -379,6 +379,7 @@ static uint64_t open_fds(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static uint64_t before;
 	struct input input = { data, size };
 
 	if (area_fd < 0) {
@@ -386,8 +387,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		make_samples();
 		start(); /* what is made once for the process is made here */
 		end();
+		before = open_fds();
 	}
-	uint64_t before = open_fds();
 	start();
 	for (unsigned i = 0; i < RECORDS_MAX && input.size; i++)
 		run_record(&input);

@@ -36,7 +36,7 @@ RARE = {
     "system": ("a shell", ()),
     "popen": ("a shell", ()),
     "sleep": ("time decides nothing", ()),
-    "usleep": ("time decides nothing", ()),
+    "usleep": ("time decides nothing; at set-up, between looks at a lock that the kernel still holds for a process it has killed", ("src/block/file.c",)),
     "select": ("descriptors above 1023", ()),
     "signal": (STARTUP + "; or to die of a fault that is nobody else's", ("src/serve/serve.c", "src/memory/sigbus.c")),
 }

@@ -3,6 +3,8 @@
  * The vfio-user road where its order of events matters: descriptors and the messages they belong to, connections that end inside a handler or before
  * their requests, throttling, output that nobody reads, a second client, DMA by message. What goes over a real process is in tests/functional.
  */
+#include <sys/resource.h>
+
 #include "vfu_rig.h"
 
 /* ---- descriptors ---- */
@@ -85,6 +87,32 @@ static void test_too_many_descriptors(void **state)
 	(void)length;
 	assert_true(client_is_closed());
 	assert_non_null(strstr(vfu.log, "more descriptors than the 253 of one message"));
+}
+
+/* This process has no more of its own: the message is not taken for one without descriptors. */
+static void test_descriptors_lost_on_their_way(void **state)
+{
+	struct vfio_user_dma_map map = { .argsz = sizeof map, .flags = 3, .size = 4096 };
+	struct rlimit before, none;
+	(void)state;
+
+	for (unsigned left = 0; left < 2; left++) {
+		int fds[2] = { file_of('a'), file_of('b') };
+		client_again();
+		vfu.log[0] = '\0';
+		client_message(VFIO_USER_DMA_MAP, &map, sizeof map, fds, 2);
+		close(fds[0]);
+		close(fds[1]);
+		int next = dup(0);
+		close(next);
+		assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+		none = (struct rlimit){ .rlim_cur = (rlim_t)next + left, .rlim_max = before.rlim_max };
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+		bool closed = client_is_closed();
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+		assert_true(closed);
+		assert_non_null(strstr(vfu.log, "descriptors were lost on their way"));
+	}
 }
 
 /* ---- endings ---- */
@@ -175,17 +203,15 @@ static void flood(unsigned count)
 	client_send(bytes, length, NULL, 0);
 }
 
-static void test_throttle_and_resume(void **state)
+static void throttle_and_resume(unsigned count)
 {
-	enum { COUNT = 600 };
 	struct vfio_user_header header;
-	(void)state;
 
 	client_hello();
 	config_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
 	rig.result = PCI_PENDING;
 	uint16_t first = vfu.next_id;
-	flood(COUNT);
+	flood(count);
 	turn_idle(rig.owner);
 	uint64_t taken = vfu_stats().messages;
 	assert_in_range(taken, VFU_PENDING_MAX, VFU_PENDING_MAX + 2);
@@ -194,11 +220,67 @@ static void test_throttle_and_resume(void **state)
 	assert_int_equal(vfu_stats().messages, taken);
 	rig.result = 0;
 	pci_function_access_done(rig.function, 0);
-	for (unsigned i = 0; i < COUNT; i++) {
+	for (unsigned i = 0; i < count; i++) {
 		assert_true(client_receive(&header, NULL, 0));
 		assert_int_equal(header.message_id, first + i);
 	}
-	assert_int_equal(rig.accesses, COUNT);
+	assert_int_equal(rig.accesses, count);
+}
+
+static void test_throttle_and_resume(void **state)
+{
+	(void)state;
+	throttle_and_resume(600);
+}
+
+/* The rest has been read already: no event of the socket brings it on. */
+static void test_resume_from_the_buffer(void **state)
+{
+	(void)state;
+	throttle_and_resume(280);
+}
+
+/* Unmaps that cannot settle, because a thread may still be using what was mapped, are not taken without end. */
+static void test_unmaps_that_do_not_settle(void **state)
+{
+	enum { COUNT = 40000, GROUP = 256 };
+	static uint8_t bytes[GROUP * 40];
+	struct vfio_user_dma_unmap unmap = { .argsz = sizeof unmap, .size = 4096 };
+	struct vfio_user_dma_map map = { .argsz = sizeof map, .flags = 3, .size = 4096 };
+	struct vfio_user_header header;
+	struct busy_loop busy;
+	unsigned sent = 0, answered = 0;
+	int fd = file_of('a');
+	(void)state;
+
+	assert_int_equal(busy_start(&busy), 0);
+	struct dma_user user = { .loop = busy_loop_of(&busy) };
+	assert_int_equal(dma_space_user_add(pci_function_dma(rig.function), &user), 0);
+	client_hello();
+	client_message(VFIO_USER_DMA_MAP, &map, sizeof map, &fd, 1);
+	close(fd);
+	assert_int_equal(client_result(), 0);
+	busy_enter(&busy);
+	for (bool full = false; !full; sent += full ? 0 : GROUP) {
+		size_t length = 0;
+		uint16_t before = vfu.next_id;
+		for (unsigned i = 0; i < GROUP; i++)
+			length += message(bytes + length, VFIO_USER_DMA_UNMAP, 0, &unmap, sizeof unmap);
+		full = send(vfu.client, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0;
+		vfu.next_id = full ? before : vfu.next_id;
+		turn_idle(rig.owner);
+		assert_true(sent < COUNT);
+	}
+	assert_int_equal(loop_turn(rig.owner, 0), 0);
+	/* One unit's share may come on top. */
+	assert_in_range(vfu_stats().messages, VFU_UNSETTLED_MAX, VFU_UNSETTLED_MAX + 8192);
+	assert_false(client_receive(&header, NULL, 0));
+	busy_leave(&busy);
+	for (; answered < sent; answered++)
+		while (!client_receive(&header, NULL, 0))
+			loop_turn(rig.owner, 1);
+	busy_stop(&busy);
+	dma_space_user_remove(pci_function_dma(rig.function), &user);
 }
 
 /* Nobody waits for a throttled client that is gone. */
@@ -532,9 +614,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, vfu_setup, vfu_teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_refused_message_closes_once), TEST(test_descriptors_stay_with_their_messages), TEST(test_too_many_descriptors),
+		TEST(test_refused_message_closes_once), TEST(test_descriptors_stay_with_their_messages), TEST(test_too_many_descriptors), TEST(test_descriptors_lost_on_their_way),
 		TEST(test_end_with_a_request_under_way), TEST(test_stop_with_a_request_under_way), TEST(test_half_a_message),
-		TEST(test_last_words), TEST(test_throttle_and_resume), TEST(test_end_while_throttled), TEST(test_multi_over_the_bound),
+		TEST(test_last_words), TEST(test_throttle_and_resume), TEST(test_resume_from_the_buffer), TEST(test_end_while_throttled), TEST(test_multi_over_the_bound),
+		TEST(test_unmaps_that_do_not_settle),
 		TEST(test_descriptors_that_nobody_takes), TEST(test_descriptors_that_are_taken), TEST(test_answers_that_nobody_reads),
 		TEST(test_late_reader), TEST(test_second_client), TEST(test_clients_in_a_row), TEST(test_dma_by_message),
 		TEST(test_wrong_dma_replies), TEST(test_dma_waits_end),

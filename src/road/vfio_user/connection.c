@@ -102,9 +102,22 @@ bool vfu_connection_is_lost(const struct vfu_connection *connection)
 	return poll(&poll_fd, 1, 0) > 0;
 }
 
+bool vfu_connection_is_full(const struct vfu_connection *connection)
+{
+	return connection->pending >= VFU_PENDING_MAX || connection->unsettled >= VFU_UNSETTLED_MAX;
+}
+
+void vfu_connection_relax(struct vfu_connection *connection)
+{
+	if (connection->phase == VFU_PHASE_CLOSED || connection->resume_posted)
+		return;
+	vfu_connection_throttle(connection);
+	vfu_resume_later(connection);
+}
+
 void vfu_connection_throttle(struct vfu_connection *connection)
 {
-	bool read = connection->pending < VFU_PENDING_MAX;
+	bool read = !vfu_connection_is_full(connection);
 	if (connection->phase == VFU_PHASE_CLOSED || read == connection->reading)
 		return;
 	connection->reading = read;

@@ -55,6 +55,7 @@ struct vfu_connection {
 	bool corked; /* replies are collected until the end of the unit */
 
 	unsigned pending; /* requests in the function's hands */
+	unsigned unsettled; /* DMA changes that are committed and cannot be answered yet */
 	struct list idle_requests; /* struct vfu_request for reuse */
 	struct vfu_batch *batch; /* DMA changes that have not been committed */
 	struct vfu_port *port; /* DMA by message */
@@ -69,8 +70,12 @@ bool vfu_connection_is_lost(const struct vfu_connection *connection);
 void vfu_connection_get(struct vfu_connection *connection);
 void vfu_connection_put(struct vfu_connection *connection);
 
-/* Whether the socket is read: not while too much is pending. Called when a request has ended. */
+/* Is so much pending that no further message is handled? */
+bool vfu_connection_is_full(const struct vfu_connection *connection);
+/* Whether the socket is read: not while too much is pending. */
 void vfu_connection_throttle(struct vfu_connection *connection);
+/* Something has ended before which the connection was full: messages that were left in the buffer go on, the socket is read again after them. */
+void vfu_connection_relax(struct vfu_connection *connection);
 
 /* ---- sending (send.c) ---- */
 

@@ -76,7 +76,14 @@ static void send_answers(struct vfu_batch *batch)
 
 static void settled(struct dma_commit *commit)
 {
-	send_answers(container_of(commit, struct vfu_batch, commit));
+	struct vfu_batch *batch = container_of(commit, struct vfu_batch, commit);
+	struct vfu_connection *connection = batch->connection;
+	bool was_full = vfu_connection_is_full(connection);
+
+	connection->unsettled -= batch->count;
+	if (was_full)
+		vfu_connection_relax(connection);
+	send_answers(batch);
 }
 
 void vfu_batch_commit(struct vfu_connection *connection)
@@ -85,8 +92,11 @@ void vfu_batch_commit(struct vfu_connection *connection)
 	if (!batch)
 		return;
 	connection->batch = NULL;
+	connection->unsettled += batch->count;
 	if (dma_space_commit(pci_function_dma(connection->function), &batch->commit, settled))
-		send_answers(batch);
+		settled(&batch->commit);
+	else
+		vfu_connection_throttle(connection);
 }
 
 static int map(struct vfu_connection *connection, struct vfu_message *message)

@@ -27,6 +27,8 @@
 #define VFU_OUT_FDS_MAX 1024u
 /* Requests that wait for the function to settle; beyond that the socket is not read until some are answered. */
 #define VFU_PENDING_MAX 256u
+/* The same for DMA changes whose commit has not settled: far more than a virtual IOMMU's transaction has. */
+#define VFU_UNSETTLED_MAX 16384u
 /* Entries of one REGION_WRITE_MULTI: what fits the data limit is far more than any client sends. */
 #define VFU_MULTI_MAX 1024u
 /* Messages handled in one unit, so that one client cannot keep the owner thread from the others. */

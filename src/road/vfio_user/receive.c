@@ -191,7 +191,7 @@ unsigned vfu_handle_buffered(struct vfu_connection *connection)
 	unsigned n;
 
 	for (n = 0; connection->phase != VFU_PHASE_CLOSED && complete_message(connection, offset, &header); n++) {
-		if (connection->pending >= VFU_PENDING_MAX)
+		if (vfu_connection_is_full(connection))
 			break;
 		if (n == VFU_MESSAGES_PER_UNIT) {
 			vfu_resume_later(connection);

@@ -48,11 +48,9 @@ void vfu_request_put(struct vfu_request *request)
 	if (request->data != request->inline_data)
 		free(request->data);
 	list_append(&connection->idle_requests, &request->link);
-	bool was_full = connection->pending-- >= VFU_PENDING_MAX;
-	if (was_full && connection->phase != VFU_PHASE_CLOSED && !connection->resume_posted) {
-		/* Messages that were left in the buffer go on; the socket is read again after them. */
-		vfu_connection_throttle(connection);
-		vfu_resume_later(connection);
-	}
+	bool was_full = vfu_connection_is_full(connection);
+	connection->pending--;
+	if (was_full)
+		vfu_connection_relax(connection);
 	vfu_connection_put(connection);
 }

@@ -233,5 +233,9 @@ void vfu_server_stop(struct vfu_server *server, void (*stopped)(void *context), 
 
 void vfu_server_destroy(struct vfu_server *server)
 {
+	if (!server)
+		return;
+	/* Of a server whose set-up was given up before its loop ran, nobody has been told to stop. */
+	vfu_server_refuse(server);
 	free(server);
 }

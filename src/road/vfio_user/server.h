@@ -25,7 +25,7 @@ int vfu_server_create(struct vfu_server **out, struct pci_function *function, in
 void vfu_server_refuse(struct vfu_server *server);
 /* Ends the client's connection, if there is one, and completes when the function is clean (law 4). stopped may come from inside the call. */
 void vfu_server_stop(struct vfu_server *server, void (*stopped)(void *context), void *context);
-/* Only after it has stopped. NULL is accepted. */
+/* Only after it has stopped, or before its loop has run at all. NULL is accepted. */
 void vfu_server_destroy(struct vfu_server *server);
 
 bool vfu_server_attached(const struct vfu_server *server);
