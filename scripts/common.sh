@@ -33,25 +33,20 @@ need_space() {
 }
 
 # make_whole TARGET MEGABYTES FUNCTION [ARGUMENT...]: make the folder TARGET by calling FUNCTION PARTIAL ARGUMENT...,
-# under a lock, in a folder beside it that gets its name only when the function has succeeded.
+# under a lock, in a folder beside it that gets its name only when the function has succeeded. To be called plainly, under
+# "set -e": bash forgets that inside of conditions, and would go on after a failure.
 make_whole() {
 	local target=$1 megabytes=$2 maker=$3 partial=$1.partial
 	shift 3
-	[ -d "$target" ] && return
+	[ ! -d "$target" ] || return 0
 	need_space "$(dirname "$target")" "$megabytes"
 	(
 		flock 9
-		[ -d "$target" ] && exit
+		[ ! -d "$target" ] || exit 0
+		trap 'rm -rf "$partial"' EXIT
 		rm -rf "$partial"
 		mkdir "$partial"
-		# A subshell of its own, because "set -e" does not reach into a function called from a condition.
-		set +e
-		(set -e; "$maker" "$partial" "$@")
-		status=$?
-		if [ $status -ne 0 ]; then
-			rm -rf "$partial"
-			exit $status
-		fi
+		"$maker" "$partial" "$@"
 		mv "$partial" "$target"
-	) 9> "$target.lock" || exit
+	) 9> "$target.lock"
 }

@@ -92,6 +92,7 @@ PINTLE_EXPORT int pintle_blk_create(struct pintle_function **out, struct pintle_
 	result = open_disk(blk, options, function->loop, err);
 	if (!result) {
 		struct virtio_pci_options pci = { .name = options->name, .bus_master = PCI_BUS_MASTER_STRICT, .msix = true };
+		function->virtio = blk->virtio;
 		result = virtio_pci_create(&function->pci, blk->virtio, &pci, function->loop, err);
 	}
 	if (result < 0) {

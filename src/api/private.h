@@ -12,6 +12,7 @@
 #include "memory/dma.h"
 #include "pci/function.h"
 #include "road/vfio_user/server.h"
+#include "virtio/device.h"
 
 /* The visibility of the library is hidden; these are its symbols (with libpintle.map, which a test compares). */
 #define PINTLE_EXPORT __attribute__((visibility("default")))
@@ -33,12 +34,16 @@ struct pintle_function {
 	struct vfu_server *server;
 	struct api_done stopped;
 	struct pci_request connect;
+	struct virtio_device *virtio; /* behind a function of the library's own; NULL for device models */
 	pintle_interrupt_fn *interrupt;
 	void *interrupt_context;
 	/* Destroys the PCI function with what stands behind it (a disk); NULL for device models. */
 	void (*release)(struct pintle_function *function);
 	struct api_blk *blk;
 };
+
+/* The client is gone: calls what pintle_detach or pintle_stop_serving was given, when nothing of it is with a back end any more. */
+void api_when_clean(struct pintle_function *function);
 
 static inline struct loop *api_loop(struct pintle_loop *loop)
 {

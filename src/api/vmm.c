@@ -63,13 +63,30 @@ PINTLE_EXPORT int pintle_attach(struct pintle_function *function)
 	return result;
 }
 
+static void clean(void *context)
+{
+	struct pintle_function *function = context;
+	struct api_done done = function->stopped;
+	function->stopped = (struct api_done){ 0 };
+	if (done.fn)
+		done.fn(done.context);
+}
+
+void api_when_clean(struct pintle_function *function)
+{
+	/* A disk's own thread is needed until the last request of its client has ended. */
+	if (function->virtio)
+		virtio_device_when_idle(function->virtio, clean, function);
+	else
+		clean(function);
+}
+
 static void detached(struct pci_request *request, int result)
 {
 	struct pintle_function *function = container_of(request, struct pintle_function, connect);
 	(void)result;
 	function->attached = false;
-	if (function->stopped.fn)
-		function->stopped.fn(function->stopped.context);
+	api_when_clean(function);
 }
 
 PINTLE_EXPORT void pintle_detach(struct pintle_function *function, void (*done)(void *context), void *context)
@@ -193,12 +210,9 @@ PINTLE_EXPORT int pintle_serve_vfio_user(struct pintle_function *function, int l
 static void serving_stopped(void *context)
 {
 	struct pintle_function *function = context;
-	struct api_done done = function->stopped;
-
 	vfu_server_destroy(function->server);
 	function->server = NULL;
-	if (done.fn)
-		done.fn(done.context);
+	api_when_clean(function);
 }
 
 PINTLE_EXPORT void pintle_stop_serving(struct pintle_function *function, void (*done)(void *context), void *context)

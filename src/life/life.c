@@ -245,8 +245,18 @@ static void begin_round(struct life *life)
 	for (size_t i = 0; i < life->member_count; i++)
 		life->round[i] = life->members[i].loop;
 	life->quiescing = true;
-	if (loop_quiesce(&life->quiesce, life->owner, life->round, life->member_count, round_ended))
+	gate_set_hurry(&life->gate, true);
+	if (loop_quiesce(&life->quiesce, life->owner, life->round, life->member_count, round_ended)) {
 		life->quiescing = false;
+		gate_set_hurry(&life->gate, false);
+		return;
+	}
+	/* A thread may be in the middle of a unit that waits for the client, who waits for this answer. */
+	list_for_each_safe(link, tmp, &life->listeners) {
+		struct life_listener *listener = list_entry(link, struct life_listener, link);
+		if (listener->hurry)
+			listener->hurry(listener);
+	}
 	while (life->quiescing && mutate(MUTATE_LAW3_INLINE) && atomic_load(&life->quiesce.waiting))
 		sched_yield();
 }
@@ -273,6 +283,7 @@ static void round_ended(struct loop_quiesce *quiesce)
 {
 	struct life *life = container_of(quiesce, struct life, quiesce);
 	life->quiescing = false;
+	gate_set_hurry(&life->gate, false);
 	if (life->destroyed) {
 		if (!life->serving)
 			life_free(life);

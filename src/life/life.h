@@ -103,6 +103,8 @@ struct life_listener {
 	struct list link;
 	void (*opened)(struct life_listener *listener);
 	void (*closed)(struct life_listener *listener);
+	/* Quiescent points are being waited for, gate_hurries() is true until they have come: waits on messages are ended too. Begins no change of the life. */
+	void (*hurry)(struct life_listener *listener);
 };
 
 /* A new life is FREE: its gate is closed by NO_CLIENT. */

@@ -164,6 +164,7 @@ static void quiescent(struct loop_quiesce *quiesce)
 {
 	struct dma_commit *commit = container_of(quiesce, struct dma_commit, quiesce);
 
+	atomic_fetch_sub_explicit(&commit->space->quiescing, 1, memory_order_release);
 	if (was_last(commit))
 		become_ready(commit);
 }
@@ -343,9 +344,18 @@ static void start_removal(struct dma_space *space, struct dma_commit *commit, st
 	/* One for the quiescence, and one for ourselves: nothing may settle before all of this has been begun. */
 	atomic_store_explicit(&commit->waiting, 2, memory_order_relaxed);
 	start_drains(space, commit, batch);
+	atomic_fetch_add_explicit(&space->quiescing, 1, memory_order_release);
 	bool quiet = loop_quiesce(&commit->quiesce, space->owner, space->loops, space->loop_count, quiescent);
-	if (quiet)
+	if (quiet) {
+		atomic_fetch_sub_explicit(&space->quiescing, 1, memory_order_release);
 		was_last(commit);
+	}
+	/*
+	 * Whoever waits for the client inside a unit has to end that unit: an unmap waits for no client. After the asking, and no new wait begins until the answer: else
+	 * the next unit could wait before the loop has looked at what it is asked.
+	 */
+	if (!quiet)
+		dma_space_interrupt(space);
 	while (mutate(MUTATE_LAW3_INLINE) && atomic_load(&commit->waiting) > (quiet ? 1u : 2u))
 		sched_yield();
 	commit->ready = was_last(commit);

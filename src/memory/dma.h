@@ -177,7 +177,8 @@ void dma_view_init(struct dma_view *view, struct dma_space *space, const struct 
 /* Begins a unit: looks whether the table has changed. Pointers from before are void. */
 void dma_view_begin(struct dma_view *view);
 
-/* For whoever waits inside a unit: false once a gate of the view is closed, or an unmap has been committed since the unit began. */
+/* For whoever waits inside a unit: false once a gate of the view is closed or hurries, or an unmap has been committed since the unit began, or waits for
+ * quiescent points. */
 bool dma_view_may_go_on(const struct dma_view *view);
 
 /* The slow path of dma_pointer; sets the cached piece. 0, -EFAULT (nothing mapped), -EACCES, -EREMOTE (by message). */

@@ -16,6 +16,8 @@
 
 struct gate {
 	_Atomic uint32_t closed_by;
+	/* The owner waits for quiescent points: who waits for a client inside a unit ends that unit and tries again. The gate is open all the same. */
+	_Atomic uint32_t hurry;
 };
 
 static inline uint32_t gate_conditions(const struct gate *gate)
@@ -26,6 +28,17 @@ static inline uint32_t gate_conditions(const struct gate *gate)
 static inline bool gate_is_open(const struct gate *gate)
 {
 	return gate_conditions(gate) == 0;
+}
+
+static inline bool gate_hurries(const struct gate *gate)
+{
+	return atomic_load_explicit(&gate->hurry, memory_order_relaxed) != 0;
+}
+
+/* Owner only. */
+static inline void gate_set_hurry(struct gate *gate, bool hurry)
+{
+	atomic_store_explicit(&gate->hurry, hurry, memory_order_release);
 }
 
 /* Owner only. */

@@ -64,6 +64,7 @@ struct dma_space {
 	/* written by commits, read by every unit */
 	alignas(64) _Atomic(struct tree_node *) published;
 	_Atomic uint64_t version; /* of removals */
+	_Atomic uint32_t quiescing; /* commits that wait for quiescent points */
 	_Atomic(struct dirty_log *) dirty;
 	_Atomic(const struct dma_messages *) messages;
 	_Atomic(void *) messages_context;

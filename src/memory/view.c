@@ -38,9 +38,12 @@ void dma_view_begin(struct dma_view *view)
 
 bool dma_view_may_go_on(const struct dma_view *view)
 {
-	if (view->function_gate && !gate_is_open(view->function_gate))
+	if (view->function_gate && (!gate_is_open(view->function_gate) || gate_hurries(view->function_gate)))
 		return false;
 	if (view->queue_gate && !gate_is_open(view->queue_gate))
+		return false;
+	/* A unit that begins after a commit and before the loop has said that it is quiescent would keep it from saying so. */
+	if (atomic_load_explicit(&view->space->quiescing, memory_order_relaxed))
 		return false;
 	return atomic_load_explicit(&view->space->version, memory_order_relaxed) == view->version;
 }

@@ -272,6 +272,22 @@ void control_settled(struct loop_message *message)
 	life_release(run->device->life);
 }
 
+static bool is_waiting_run(const struct virtio_run *run)
+{
+	return run && run->lane->waits;
+}
+
+/* Nothing has closed, but the owner wants to hear from every I/O thread, and is not to wait for a client before. */
+void control_hurry(struct virtio_device *device)
+{
+	for (unsigned i = 0; i < device->queue_count; i++) {
+		if (is_waiting_run(device->queues[i].run)) {
+			dma_space_interrupt(device->space);
+			return;
+		}
+	}
+}
+
 /* Waits of messages end, and the closing access is answered when no back end points into guest memory any more. */
 void control_closed(struct virtio_device *device)
 {
@@ -280,7 +296,7 @@ void control_closed(struct virtio_device *device)
 		struct virtio_run *run = device->queues[i].run;
 		if (!run)
 			continue;
-		waits = waits || run->lane->waits;
+		waits = waits || is_waiting_run(run);
 		if (!device->class->uses || mutate(MUTATE_LAW1_ZEROCOPY))
 			continue;
 		if (run->settle_posted)

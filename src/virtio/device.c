@@ -123,6 +123,11 @@ static void gate_closed(struct life_listener *listener)
 	control_closed(container_of(listener, struct virtio_device, listener));
 }
 
+static void gate_hurries_now(struct life_listener *listener)
+{
+	control_hurry(container_of(listener, struct virtio_device, listener));
+}
+
 int virtio_device_attach(struct virtio_device *device, const struct virtio_transport_ops *ops, void *transport, struct life *life, struct dma_space *space,
 			 struct log_source *log)
 {
@@ -136,6 +141,7 @@ int virtio_device_attach(struct virtio_device *device, const struct virtio_trans
 	device->space = space;
 	device->listener.opened = gate_opened;
 	device->listener.closed = gate_closed;
+	device->listener.hurry = gate_hurries_now;
 	life_close(life, LIFE_NO_DRIVER);
 	life_listen(life, &device->listener);
 	return 0;

@@ -86,7 +86,7 @@ struct virtio_run {
 	struct loop_poller poller;
 	uint32_t in_flight, orphans, parked, fresh;
 	int trouble; /* why the last unit ended early */
-	bool ready, resume, polling, kicks_off, stalled, broken, moving, in_stop, settling, started_some;
+	bool ready, resume, polling, kicks_off, stalled, broken, moving, in_stop, settling, started_some, gave_some;
 	bool at_once; /* with its stop it has ended too */
 	bool draining; /* the owner waits for the last request */
 	uint64_t window; /* ns: how long polling goes on without work, at present */
@@ -202,6 +202,7 @@ void control_start(struct virtio_queue *queue); /* if it is enabled, DRIVER_OK i
 void control_stop(struct virtio_queue *queue, uint32_t condition);
 void control_fence(struct virtio_device *device);
 void control_closed(struct virtio_device *device); /* the function's gate has closed */
+void control_hurry(struct virtio_device *device); /* the function's life waits for quiescent points */
 void control_moved(struct loop_message *message);
 void control_stopped(struct loop_message *message);
 void control_ended(struct loop_message *message);

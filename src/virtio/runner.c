@@ -143,6 +143,7 @@ static void publish_finished(struct virtio_run *run)
 			return;
 		}
 		request->state = VIRTIO_REQUEST_FREE;
+		run->gave_some = true;
 	}
 }
 
@@ -327,7 +328,7 @@ static bool poll_ring(struct loop_poller *poller)
 	return false;
 }
 
-/* Polling for as long as it takes pays if work comes within poll_ns of the last; else half of it is tried next, and soon none. */
+/* Polling for as long as it takes pays if work comes within poll_ns of the last, or of what was given back; else half of it is tried next, and soon none. */
 static void adapt(struct virtio_run *run)
 {
 	uint64_t most = run->device->poll_ns;
@@ -358,7 +359,7 @@ static unsigned attempt_unit(struct virtio_run *run, bool pop)
 {
 	unsigned count = 0;
 	run->trouble = 0;
-	run->started_some = false;
+	run->started_some = run->gave_some = false;
 	run->queue->reason[0] = 0;
 	virtq_begin(run->vq);
 	if (pop && !run->kicks_off) {
@@ -403,9 +404,10 @@ void runner_unit(struct virtio_run *run, bool pop)
 	} else {
 		if (pop)
 			run->stalled = false;
-		if (count)
+		/* A driver that is given something back has new work soon, as a rule: with a slow back end that is when polling pays. */
+		if (count || run->gave_some)
 			run->last_work = loop_now(run->lane->loop);
-		if (count >= RUN_BATCH || (pop && run->window))
+		if (count >= RUN_BATCH || ((pop || run->gave_some) && run->window))
 			poller_on(run);
 		else if (pop)
 			rest(run);

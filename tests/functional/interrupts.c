@@ -151,6 +151,40 @@ static void irq_masks(void)
 	tear_down(&t);
 }
 
+/* ---- what the client has not read when delivery ends ---- */
+
+static void end_delivery_by_master(struct drive_blk *blk, bool end)
+{
+	must(drive_pci_bus_master(blk->pci, !end, &err));
+}
+
+static void end_delivery_by_power(struct drive_blk *blk, bool end)
+{
+	must(drive_pci_power(blk->pci, end ? 3 : 0, &err));
+}
+
+/* A client may look at its eventfd only after the access, and drop what it finds: so nothing may be left in it, and nothing forgotten. */
+static void irq_take_back(void)
+{
+	static void (*const ways[])(struct drive_blk *, bool) = { end_delivery_by_master, end_delivery_by_power };
+	struct bench_top t;
+
+	set_up(&t);
+	for (unsigned i = 0; i < 10; i++) {
+		check(drive_queue_arm(&t.blk->queues[0].ring), "something is in the used ring already");
+		put(t.blk, 0, 0, VIRTIO_BLK_T_IN, 0, 4096);
+		must(drive_client_wait_fd(t.client, t.blk->queues[0].eventfd, min_of(PATIENCE_MS, 10000), &err));
+		ways[i & 1](t.blk, true);
+		check(no_interrupt(t.blk, 0, 0), "a signal that the client had not read was left to it");
+		ways[i & 1](t.blk, false);
+		int64_t n = await_interrupt(t.blk, 0, "after delivery was possible again");
+		check(n == 1, "what was taken back was delivered %lld times", (long long)n);
+		collect(t.blk, 0, 1, "a request whose interrupt was taken back");
+		count_interrupts(t.blk, "after an interrupt was taken back");
+	}
+	tear_down(&t);
+}
+
 /* ---- INTx and MSI-X, back and forth ---- */
 
 static void one_intx(struct drive_blk *blk, const char *when)
@@ -309,6 +343,7 @@ const struct scenario_entry interrupt_scenarios[] = {
 	{ "irq-unannounced", irq_unannounced, "BIST loses the device's table: the next interrupt comes nevertheless" },
 	{ "irq-unannounced-load", irq_unannounced_load, "the same under load" },
 	{ "irq-masks", irq_masks, "what is raised while masked is delivered once" },
+	{ "irq-take-back", irq_take_back, "what the client has not read when delivery ends is delivered when it can be again" },
 	{ "irq-switch", irq_switch, "INTx and MSI-X back and forth" },
 	{ "irq-switch-load", irq_switch_load, "the same under load" },
 	{ "irq-resets", irq_resets, "no reset unbinds the client's triggers" },

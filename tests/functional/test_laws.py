@@ -22,6 +22,7 @@ RUNS = {
     "irq-unannounced": [SPLIT, SPLIT + BAR, PACKED + BAR],
     "irq-unannounced-load": BOTH_CLIENTS,
     "irq-masks": [SPLIT, SPLIT + BAR, PACKED + BAR],
+    "irq-take-back": BOTH_CLIENTS,
     "irq-switch": BOTH_CLIENTS,
     "irq-switch-load": BOTH_CLIENTS,
     "irq-resets": BOTH_CLIENTS,

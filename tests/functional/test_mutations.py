@@ -27,6 +27,7 @@ MUTATIONS = [
     ("law2.reconcile", "irq-unannounced", (BAR,), "no interrupt: after an unannounced reset"),
     ("law2.pending", "irq-masks", (BAR,), "the interrupt was dropped"),
     ("law2.twice", "irq-masks", (BAR,), "delivered twice"),
+    ("law2.take_back", "irq-take-back", (), "a signal that the client had not read was left to it"),
     ("law2.unbind", "irq-resets", (), "no interrupt: after FLR"),
     ("law3.inline", "map-zero-copy", (), "the neighbour had to wait .* for the unmap of another device"),
     ("law4.fence", "fence", (), "was not held back"),

@@ -126,8 +126,8 @@ What was shown
 
 Which lifecycle events happened
   - the firmware looked at the disk and left it; the kernel's driver took it over
-  - bus master was switched off and on {TIMES_OFF} times under I/O: while it was off the disk stood still and guest
-    memory was left alone; afterwards every request was completed, once
+  - bus master was switched off and on {TIMES_OFF} times under I/O: while it was off the disk stood still; afterwards
+    all requests went on to their end, and what they had written and read was right
   - the guest rebooted: the device was reset, and driven again from the start
   - the guest powered off, the client's connection ended, and the server ended on SIGTERM without complaint
 

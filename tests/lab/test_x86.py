@@ -4,6 +4,9 @@
 Each test closes with lab.finish(): no complaint in the guest's kernel log, the server alive, status 0 and no error line
 when it is ended, and a clean e2fsck of the image.
 """
+import os
+import signal
+
 import pytest
 
 SUITES = {"bookworm": "6.1.", "trixie": "6.12."}
@@ -122,4 +125,20 @@ def test_memory_by_message(lab, suite):
     guest.run(f"iocheck stamp /data/stamped 4 {STAMP}")
     guest.reboot()
     guest.run(f"iocheck compare /data/stamped 4 {STAMP}")
+    lab.finish()
+
+
+def test_grow(lab):
+    """The image grows while it is in use; SIGHUP makes the server look, and the guest is told."""
+    root, data = lab.root_disk("trixie"), lab.data_disk(16)
+    guest = lab.guest("trixie", [root, data])
+    guest.run(f"iocheck stamp /dev/vdb 16 {STAMP}")
+    for megabytes in (32, 48):
+        job = guest.busy("/data/busy")
+        os.truncate(lab.folder / "d1.img", megabytes << 20)
+        data.signal(signal.SIGHUP)
+        guest.run(f"until [ $(cat /sys/block/vdb/size) = {megabytes << 11} ]; do usleep 50000; done")
+        guest.calm(job)
+        guest.run(f"iocheck compare /dev/vdb 16 {STAMP}")
+        guest.run(f"iocheck run /dev/vdb {megabytes} 1 8 2; iocheck stamp /dev/vdb {megabytes} {STAMP}")
     lab.finish()

@@ -21,12 +21,16 @@ enum server_state {
 	SERVER_STOPPED,
 };
 
+/* How long a listener is left alone when a client cannot be accepted for lack of descriptors. */
+#define ACCEPT_PAUSE_NS UINT64_C(100000000)
+
 struct vfu_server {
 	struct pci_function *function;
 	struct log_source *log;
 	struct log_source comings; /* clients' comings and goings: they are bounded, and do not use up what other lines may need */
 	struct loop_fd listener;
 	int listen_fd;
+	struct loop_timer pause;
 	enum server_state state;
 	struct vfu_connection *connection;
 	struct pci_request connect, disconnect;
@@ -61,6 +65,7 @@ void vfu_server_count(struct vfu_server *server, unsigned messages, uint64_t in,
 
 void vfu_server_refuse(struct vfu_server *server)
 {
+	loop_timer_disarm(&server->pause);
 	if (server->listener.loop)
 		loop_fd_remove(&server->listener);
 	if (server->listen_fd >= 0)
@@ -169,6 +174,21 @@ static void attach(struct vfu_server *server, int fd)
 	pci_function_submit(server->function, &server->connect);
 }
 
+static void end_pause(struct loop_timer *timer)
+{
+	struct vfu_server *server = container_of(timer, struct vfu_server, pause);
+	if (server->listener.loop && server->state != SERVER_LEAVING)
+		loop_fd_modify(&server->listener, EPOLLIN);
+}
+
+/* The client that waits in the backlog would wake this thread for ever while there is no descriptor for it. */
+static void pause_listening(struct vfu_server *server, int error)
+{
+	log_limited(LOG_LEVEL_WARNING, server->log, "cannot accept a client: %s; trying again soon", strerror(error));
+	loop_fd_modify(&server->listener, 0);
+	loop_timer_arm(pci_function_owner(server->function), &server->pause, loop_clock() + ACCEPT_PAUSE_NS, end_pause);
+}
+
 static void accept_client(struct loop_fd *watch, uint32_t events)
 {
 	struct vfu_server *server = container_of(watch, struct vfu_server, listener);
@@ -180,7 +200,7 @@ static void accept_client(struct loop_fd *watch, uint32_t events)
 	int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0) {
 		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			log_limited(LOG_LEVEL_WARNING, server->log, "cannot accept a client: %s", strerror(errno));
+			pause_listening(server, errno);
 		return;
 	}
 	if (server->state != SERVER_LISTENING) {

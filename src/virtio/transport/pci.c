@@ -37,8 +37,10 @@ static void queue_interrupt(void *context, struct virtio_queue *queue)
 static void config_interrupt(void *context)
 {
 	struct virtio_pci *transport = context;
+	/* Section 4.1.4.5.1: the status says so in either mode, before the notification. */
+	atomic_fetch_or(&transport->isr, ISR_CONFIG);
 	if (irq_uses_intx(transport->irq))
-		raise_intx(transport, ISR_CONFIG);
+		pci_function_set_intx(transport->function, true);
 	else
 		irq_raise(transport->irq, atomic_load_explicit(&transport->config_vector, memory_order_relaxed));
 }

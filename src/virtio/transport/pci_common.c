@@ -4,6 +4,8 @@
  *
  * A read may be of any part. A write takes effect field by field, where it covers a field as a whole; the two halves of a 64-bit field are fields of their own (section 4.1.3.1).
  */
+#include <linux/virtio_config.h>
+
 #include "base/num.h"
 #include "virtio/transport/pci_private.h"
 
@@ -159,16 +161,22 @@ static uint32_t read_notify_offset(struct virtio_pci *transport)
 	return selected(transport) ? transport->queue_select : 0;
 }
 
+/* The field exists only with RING_RESET (section 4.1.4.3). */
+static bool has_queue_reset(const struct virtio_pci *transport)
+{
+	return virtio_device_features(transport->device) >> VIRTIO_F_RING_RESET & 1;
+}
+
 static uint32_t read_queue_reset(struct virtio_pci *transport)
 {
 	struct virtio_queue *queue = selected(transport);
-	return queue && virtio_queue_registers(queue)->in_reset;
+	return queue && has_queue_reset(transport) && virtio_queue_registers(queue)->in_reset;
 }
 
 static void write_queue_reset(struct virtio_pci *transport, uint32_t value)
 {
 	struct virtio_queue *queue = selected(transport);
-	if (!queue || value != 1)
+	if (!queue || value != 1 || !has_queue_reset(transport))
 		return;
 	virtio_queue_reset(queue);
 	atomic_store_explicit(&transport->queue_vectors[transport->queue_select], virtio_queue_registers(queue)->vector, memory_order_relaxed);

@@ -14,7 +14,9 @@ CACHE = pathlib.Path(os.environ.get("PINTLE_CACHE") or TOP / ".cache").resolve()
 # Only a hung machine is ended by these, in seconds. Emulated guests on a busy machine are slow.
 BOOT_LIMIT = 300
 COMMAND_LIMIT = 300
-KVM_LIMIT = 20
+KVM_LIMIT = 30
+# A kernel that really runs has said something by then.
+KVM_SILENCE = 6
 
 for directory in ("/usr/local/sbin", "/usr/sbin", "/sbin"):
     if directory not in os.environ["PATH"].split(":"):
@@ -82,10 +84,13 @@ def _kernel_starts_under_kvm():
              "-append", "console=ttyS0 panic=-1"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            limit = time.monotonic() + KVM_LIMIT
-            while process.poll() is None and time.monotonic() < limit:
-                if console.exists() and b"VFS: Unable to mount root" in console.read_bytes():
+            begin = time.monotonic()
+            while process.poll() is None and time.monotonic() < begin + KVM_LIMIT:
+                said = console.read_bytes() if console.exists() else b""
+                if b"VFS: Unable to mount root" in said:
                     return True
+                if not said and time.monotonic() > begin + KVM_SILENCE:
+                    return False
                 time.sleep(0.05)
             return console.exists() and b"VFS: Unable to mount root" in console.read_bytes()
         finally:
