@@ -139,6 +139,10 @@ def lab(tally, names):
     if not build_release(tally):
         files = [f"tests/lab/test_{name}.py" for name in names] or ["tests/lab"]
         pytest("lab", files, tally, PINTLE_BUILD=str(TOP / "build"))
+    # A guest's whole life once more under each sanitizer.
+    for name in ("debug", "tsan") if "x86" in names or not names else ():
+        if not build(name, tally):
+            pytest(f"lab-{name}", ["tests/lab/test_x86.py", "-k", "test_life and trixie"], tally, PINTLE_BUILD=str(TOP / BUILDS[name][0]))
 
 
 def selection(names):

@@ -174,6 +174,8 @@ void block_uring_start(struct block_uring *uring, struct block_uring_op *op)
 		prepare(uring, op, sqe);
 	else
 		list_append(&uring->waiting, &op->link);
+	if (uring->prepared >= BLOCK_URING_BATCH)
+		block_uring_submit(uring);
 }
 
 static void start_waiting(struct block_uring *uring)

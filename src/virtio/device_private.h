@@ -86,7 +86,7 @@ struct virtio_run {
 	struct loop_poller poller;
 	uint32_t in_flight, orphans, parked, fresh;
 	int trouble; /* why the last unit ended early */
-	bool ready, resume, polling, kicks_off, stalled, broken, moving, in_stop, settling, started_some, gave_some;
+	bool ready, resume, polling, kicks_off, stalled, broken, moving, settling, started_some, gave_some;
 	bool at_once; /* with its stop it has ended too */
 	bool draining; /* the owner waits for the last request */
 	uint64_t window; /* ns: how long polling goes on without work, at present */

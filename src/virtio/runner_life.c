@@ -136,15 +136,19 @@ static void leave_loop(struct virtio_run *run)
 	atomic_store(&queue->kick_loop, NULL);
 }
 
-static void leave_lane(struct virtio_run *run)
+/* Returns whether others are there. If not, nothing holds the device, and so the lane, for this thread once the owner has heard of the run. */
+static bool leave_lane(struct virtio_run *run)
 {
 	list_remove(&run->ready_link);
 	run->ready = false;
 	list_remove(&run->lane_link);
-	if (list_empty(&run->lane->runs) && run->lane->hooked) {
+	if (!list_empty(&run->lane->runs))
+		return true;
+	if (run->lane->hooked) {
 		run->lane->hooked = false;
 		loop_hook_remove(&run->lane->hook);
 	}
+	return false;
 }
 
 /* Ended in the back end and never to be published: the class lets go of it. */
@@ -167,9 +171,9 @@ static void reply_settled(struct virtio_run *run)
 
 /*
  * Nothing of the run is in the back end any more: the owner carries it to the other thread. What has finished and could not be published is
- * released and started again there: the driver has not seen it end, and what the class holds for it belongs to this thread.
+ * released and started again there: the driver has not seen it end, and what the class holds for it belongs to this thread. Returns as leave_lane.
  */
-static void hand_over(struct virtio_run *run)
+static bool hand_over(struct virtio_run *run)
 {
 	leave_loop(run);
 	list_for_each_safe(link, next, &run->finished) {
@@ -183,11 +187,12 @@ static void hand_over(struct virtio_run *run)
 		run->class->stop_queue(run->queue);
 	reply_settled(run);
 	run->queue->io_run = NULL;
-	leave_lane(run);
+	bool others = leave_lane(run);
 	run->state = RUN_MOVED;
 	drain_check_run(run);
 	/* From here on the run is the owner's, but for a stop that is on its way already. */
 	loop_post(run->device->owner, &run->move, control_moved);
+	return others;
 }
 
 void runner_move(struct virtio_run *run)
@@ -203,15 +208,16 @@ void runner_move(struct virtio_run *run)
 
 static void check_drains(struct virtio_lane *lane);
 
-/* The last request has ended. Nothing of the run is touched by this thread afterwards. */
-static void end(struct virtio_run *run)
+/* The last request has ended. Nothing of the run is touched by this thread afterwards. Returns as leave_lane. */
+static bool end(struct virtio_run *run)
 {
 	struct virtio_lane *lane = run->lane;
-	leave_lane(run);
+	bool others = leave_lane(run);
 	/* The hook may be gone now, or may have looked before. */
 	check_drains(lane);
 	reply_settled(run);
 	loop_post(run->device->owner, &run->ended, control_ended);
+	return others;
 }
 
 void runner_on_stop(struct loop_message *message)
@@ -221,7 +227,6 @@ void runner_on_stop(struct loop_message *message)
 	bool was_on = run->state == RUN_ON;
 	struct list *link;
 
-	run->in_stop = true;
 	if (was_on)
 		leave_loop(run);
 	for (unsigned i = 0; i < run->size; i++) {
@@ -251,7 +256,6 @@ void runner_on_stop(struct loop_message *message)
 	runner_gauges(run);
 	reply_settled(run);
 	drain_check_run(run);
-	run->in_stop = false;
 	/* Where nothing is left both come as one: who sees the reset answered finds no fence. */
 	run->at_once = !run->orphans;
 	if (run->at_once)
@@ -326,25 +330,21 @@ static void on_changed(struct dma_user *user)
 	}
 }
 
-static void serve_ready(struct virtio_run *run)
+/* Returns whether the lane is still there. */
+static bool serve_ready(struct virtio_run *run)
 {
 	bool pop = run->resume;
 	run->resume = false;
-	if (run->state == RUN_OFF) {
-		if (!run->orphans && !run->in_stop)
-			end(run);
-		return;
-	}
+	if (run->state == RUN_OFF)
+		return run->orphans || end(run);
 	check_settling(run);
-	if (run->moving) {
-		if (run->state == RUN_ON && !run->in_flight)
-			hand_over(run);
-		return;
-	}
+	if (run->moving)
+		return run->state != RUN_ON || run->in_flight || hand_over(run);
 	/* A queue that stalls takes every occasion to look again. */
 	if (pop || !list_empty(&run->finished))
 		runner_unit(run, pop || run->stalled);
 	drain_check_run(run);
+	return true;
 }
 
 /* At the end of each turn: the completions of all units are published together. */
@@ -365,7 +365,8 @@ static bool lane_hook(struct loop_hook *hook)
 	while ((link = list_pop(&now))) {
 		struct virtio_run *run = list_entry(link, struct virtio_run, ready_link);
 		run->ready = false;
-		serve_ready(run);
+		if (!serve_ready(run))
+			return false;
 	}
 	return !list_empty(&lane->ready);
 }

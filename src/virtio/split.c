@@ -239,11 +239,18 @@ int split_enable_kicks(struct virtq *vq)
 	return look(vq);
 }
 
-/* With EVENT_IDX nothing is to be done: avail_event stays behind, and the driver kicks when it passes it, once in 65,536 requests. */
+/* With EVENT_IDX an avail_event that was passed stays behind, and the driver kicks when it passes it again, once in 65,536 requests. */
 void split_disable_kicks(struct virtq *vq)
 {
-	if (vq->event_idx || vq->kicks == KICKS_OFF)
+	if (vq->kicks == KICKS_OFF)
 		return;
+	if (vq->event_idx) {
+		/* Where it has not been passed yet, it is put behind. */
+		if (!split_has_work(vq))
+			(void)ring_store_release16(vq, &vq->device, avail_event(vq), (uint16_t)(vq->next_avail - 1u));
+		vq->kicks = KICKS_OFF;
+		return;
+	}
 	if (ring_store_release16(vq, &vq->device, USED_FLAGS, VRING_USED_F_NO_NOTIFY) == 0)
 		vq->kicks = KICKS_OFF;
 }

@@ -94,7 +94,7 @@ def events(report, guest):
     with report.step(f"switching bus master off and on {TIMES_OFF} times, with {THREADS} requests in flight") as words:
         address = guest.pci_address()
         guest.busy("/data/busy", threads=THREADS)
-        words.append(guest.run(f"busmaster {address} vda {TIMES_OFF} 200 {THREADS}").strip().split(": ", 2)[2])
+        words.append(guest.run(f"busmaster {address} vda {TIMES_OFF} 200 {2 * THREADS + 8}").strip().split(": ", 2)[2])
         words.append(guest.calm().splitlines()[-1].split(": ", 2)[2])
     with report.step("rebooting the guest") as words:
         guest.reboot()

@@ -25,10 +25,10 @@ def drop_caches(guest):
     guest.run("sync; echo 3 > /proc/sys/vm/drop_caches")
 
 
-def flap(guest, device, times=10, threads=8, off_ms=100):
-    """Bus master off and on under verified I/O on the whole disk."""
+def flap(guest, device, times=10, threads=8, off_ms=200):
+    """Bus master off and on under verified I/O on the disk; an open gate would let hundreds of requests complete while off."""
     job = guest.busy(f"/dev/{device}" if device != "vda" else "/data/busy", threads=threads)
-    guest.run(f"busmaster {guest.pci_address(device)} {device} {times} {off_ms} {threads}")
+    guest.run(f"busmaster {guest.pci_address(device)} {device} {times} {off_ms} {2 * threads + 8}")
     guest.calm(job)
 
 

@@ -82,6 +82,9 @@ void vfu_connection_relax(struct vfu_connection *connection);
 /* Queues header and payload in two parts (the second may be empty); descriptors are duplicated. Sent at the end of the unit. */
 void vfu_send(struct vfu_connection *connection, const struct vfio_user_header *header, const void *payload, size_t length,
 	      const void *more, size_t more_length, const int *fds, unsigned fd_count);
+/* A reply in two parts, with descriptors; nothing where the request wants none. */
+void vfu_reply_with(struct vfu_connection *connection, const struct vfio_user_header *request, const void *payload, size_t length,
+		    const void *more, size_t more_length, const int *fds, unsigned fd_count);
 void vfu_reply(struct vfu_connection *connection, const struct vfio_user_header *request, const void *payload, size_t length);
 void vfu_reply_error(struct vfu_connection *connection, const struct vfio_user_header *request, int error);
 /* Sends what is queued as far as the socket takes it. */

@@ -83,14 +83,7 @@ int vfu_handle_get_region_info(struct vfu_connection *connection, struct vfu_mes
 		reply.info.cap_offset = 0;
 	}
 	bool with_fd = whole && (reply.info.flags & VFIO_REGION_INFO_FLAG_MMAP);
-	struct vfio_user_header header = {
-		.message_id = message->header.message_id,
-		.command = message->header.command,
-		.message_size = (uint32_t)sizeof header + length,
-		.flags = VFIO_USER_FLAG_TYPE_REPLY,
-	};
-	if (!(message->header.flags & VFIO_USER_FLAG_NO_REPLY))
-		vfu_send(connection, &header, &reply, length, NULL, 0, &region.area_fd, with_fd ? 1 : 0);
+	vfu_reply_with(connection, &message->header, &reply, length, NULL, 0, &region.area_fd, with_fd ? 1 : 0);
 	return 0;
 }
 
@@ -154,14 +147,7 @@ int vfu_handle_get_io_fds(struct vfu_connection *connection, struct vfu_message 
 			fd_count = 0;
 		}
 	}
-	struct vfio_user_header header = {
-		.message_id = message->header.message_id,
-		.command = message->header.command,
-		.message_size = (uint32_t)sizeof header + length,
-		.flags = VFIO_USER_FLAG_TYPE_REPLY,
-	};
-	if (!(message->header.flags & VFIO_USER_FLAG_NO_REPLY))
-		vfu_send(connection, &header, reply, length, NULL, 0, out, fd_count);
+	vfu_reply_with(connection, &message->header, reply, length, NULL, 0, out, fd_count);
 	free(reply);
 	return 0;
 }

@@ -25,15 +25,9 @@ static void answer_access(struct pci_request *done, int result)
 	if (result < 0) {
 		say_refused(request, result);
 		vfu_reply_error(connection, &request->header, result);
-	} else if (!(request->header.flags & VFIO_USER_FLAG_NO_REPLY)) {
-		struct vfio_user_header header = {
-			.message_id = request->header.message_id,
-			.command = request->header.command,
-			.flags = VFIO_USER_FLAG_TYPE_REPLY,
-		};
-		uint32_t data = write ? 0 : done->access.length;
-		header.message_size = (uint32_t)(sizeof header + sizeof request->access) + data;
-		vfu_send(connection, &header, &request->access, sizeof request->access, request->data, data, NULL, 0);
+	} else {
+		vfu_reply_with(connection, &request->header, &request->access, sizeof request->access, request->data,
+			       write ? 0 : done->access.length, NULL, 0);
 	}
 	vfu_request_put(request);
 }

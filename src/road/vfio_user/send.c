@@ -230,12 +230,18 @@ static struct vfio_user_header reply_header(const struct vfio_user_header *reque
 	};
 }
 
-void vfu_reply(struct vfu_connection *connection, const struct vfio_user_header *request, const void *payload, size_t length)
+void vfu_reply_with(struct vfu_connection *connection, const struct vfio_user_header *request, const void *payload, size_t length,
+		    const void *more, size_t more_length, const int *fds, unsigned fd_count)
 {
 	if (request->flags & VFIO_USER_FLAG_NO_REPLY)
 		return;
-	struct vfio_user_header header = reply_header(request, length);
-	vfu_send(connection, &header, payload, length, NULL, 0, NULL, 0);
+	struct vfio_user_header header = reply_header(request, length + more_length);
+	vfu_send(connection, &header, payload, length, more, more_length, fds, fd_count);
+}
+
+void vfu_reply(struct vfu_connection *connection, const struct vfio_user_header *request, const void *payload, size_t length)
+{
+	vfu_reply_with(connection, request, payload, length, NULL, 0, NULL, 0);
 }
 
 void vfu_reply_error(struct vfu_connection *connection, const struct vfio_user_header *request, int error)

@@ -76,14 +76,8 @@ int vfu_handle_version(struct vfu_connection *connection, struct vfu_message *me
 	if (!text)
 		return -ENOMEM;
 	version = (struct vfio_user_version){ 0, 0 };
-	struct vfio_user_header header = {
-		.message_id = message->header.message_id,
-		.command = message->header.command,
-		.message_size = (uint32_t)(sizeof header + sizeof version + strlen(text) + 1),
-		.flags = VFIO_USER_FLAG_TYPE_REPLY,
-	};
 	connection->phase = VFU_PHASE_RUNNING;
-	vfu_send(connection, &header, &version, sizeof version, text, strlen(text) + 1, NULL, 0);
+	vfu_reply_with(connection, &message->header, &version, sizeof version, text, strlen(text) + 1, NULL, 0);
 	free(text);
 	return 0;
 }

@@ -17,21 +17,17 @@
 
 /* ---- interrupts ---- */
 
-/* The status first, then the line: who reads the status drops the line first. A line without status is read once in vain, never the other way round. */
-static void raise_intx(struct virtio_pci *transport, uint8_t bit)
-{
-	atomic_fetch_or(&transport->isr, bit);
-	pci_function_set_intx(transport->function, true);
-}
-
 static void queue_interrupt(void *context, struct virtio_queue *queue)
 {
 	struct virtio_pci *transport = context;
-	if (irq_uses_intx(transport->irq))
-		raise_intx(transport, ISR_QUEUE);
-	else
+	if (!irq_uses_intx(transport->irq)) {
 		irq_raise(transport->irq,
 			  atomic_load_explicit(&transport->queue_vectors[virtio_queue_index(queue)], memory_order_relaxed));
+		return;
+	}
+	/* The status first, then the line: who reads the status drops the line first. A line without status is read once in vain, never the other way round. */
+	atomic_fetch_or(&transport->isr, ISR_QUEUE);
+	pci_function_set_intx(transport->function, true);
 }
 
 static void config_interrupt(void *context)

@@ -6,7 +6,8 @@
  *   busmaster PCI-ADDRESS DISK COUNT OFF-MILLISECONDS IN-FLIGHT
  *
  * While it is off, at most IN-FLIGHT requests may still be seen to complete: those that were done before, and whose
- * interrupt the guest handles only now. Afterwards more than twice as many must complete. All of the program stays in
+ * interrupt the guest handles only now, and what the kernel itself had on the way (journal, write-back, and flushes, for
+ * which several requests wait at once). Afterwards more than twice as many must complete. All of the program stays in
  * memory: the disk it would be paged in from is the one it stops.
  */
 #define _GNU_SOURCE
