@@ -206,6 +206,12 @@ static void report_due(struct irq_set *set, enum irq_kind kind)
 			irq_callback_fn *fn = atomic_load(&set->callback);
 			if (!fn || set->destroyed)
 				return;
+			/* Masked (or the like) since it was raised, and that has been answered: it is pending now, or gone with its mode. */
+			if (atomic_load(&messages->vectors[vector].deliver) != IRQ_CALLBACK) {
+				if (atomic_load(&set->mode) == (uint32_t)kind)
+					set_bit(messages->pending, vector);
+				continue;
+			}
 			atomic_fetch_add_explicit(&messages->vectors[vector].delivered, 1, memory_order_relaxed);
 			fn(set->callback_context, kind, vector, true);
 		}

@@ -93,8 +93,10 @@ int served_device_create(struct served_device *device, const struct serve_device
 		goto fail;
 	}
 	result = vfu_server_create(&device->server, device->function, fd, err);
-	if (result < 0)
+	if (result < 0) {
+		serve_unlisten(&config->road);
 		goto fail;
+	}
 	return 0;
 
 fail:

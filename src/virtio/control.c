@@ -240,6 +240,11 @@ void control_moved(struct loop_message *message)
 	/* Its stop is on the way to where it was, and finds it empty; or the device drains, and a drain may be on the way there. */
 	if (run->stopping || atomic_load(&device->no_more))
 		return;
+	/* So may a settlement: two threads must not have the run at once. It goes on from the answer. */
+	if (run->settle_posted) {
+		run->move_waits = true;
+		return;
+	}
 	struct virtio_lane *lane = own_lane(device);
 	if (!lane)
 		return;
@@ -264,12 +269,17 @@ static void settle(struct virtio_run *run)
 void control_settled(struct loop_message *message)
 {
 	struct virtio_run *run = container_of(message, struct virtio_run, settled);
+	struct life *life = run->device->life;
 	bool again = run->settle_again && !run->stopping;
 
 	run->settle_posted = run->settle_again = false;
-	if (again)
+	if (again) {
 		settle(run);
-	life_release(run->device->life);
+	} else if (run->move_waits) {
+		run->move_waits = false;
+		control_moved(&run->move);
+	}
+	life_release(life);
 }
 
 static bool is_waiting_run(const struct virtio_run *run)

@@ -290,6 +290,9 @@ void virtio_device_reset(struct virtio_device *device, enum life_event event)
 {
 	loop_assert_owner(device->owner);
 	log_debug(&device->log, "%s", life_event_name(event));
+	/* The others are moved and counted where they come from. */
+	if (event == LIFE_EVENT_VIRTIO_RESET)
+		life_move(device->life, event);
 	life_close(device->life, LIFE_NO_DRIVER);
 	atomic_fetch_add(&device->epoch, 1);
 	set_status(device, 0);
@@ -364,6 +367,12 @@ static void deliver_config(struct loop_message *message)
 		tell_driver(device);
 	}
 	device_unpin(device);
+}
+
+void virtio_device_config_differs(struct virtio_device *device)
+{
+	loop_assert_owner(device->owner);
+	atomic_store(&device->config_dirty, true);
 }
 
 void virtio_device_config_changed(struct virtio_device *device)

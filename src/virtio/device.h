@@ -176,6 +176,8 @@ void virtio_device_look(struct virtio_device *device);
 
 /* Any thread. The configuration changed: bumps the generation and, later, from the owner's loop, tells the driver; coalesces. */
 void virtio_device_config_changed(struct virtio_device *device);
+/* From config_read: a value is another one than the driver has read before; the generation will be, too. The driver is told by config_changed alone. */
+void virtio_device_config_differs(struct virtio_device *device);
 /* Any thread. Something in this device's guest-owned state is malformed: NEEDS_RESET, logged (limited), until the driver resets it. */
 void virtio_device_fault(struct virtio_device *device, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

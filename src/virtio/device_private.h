@@ -72,6 +72,7 @@ struct virtio_run {
 	bool stopping;
 	bool held; /* zero-copy: the life is held until the last request has ended */
 	bool settle_posted, settle_again;
+	bool move_waits; /* for the settlement */
 
 	/* messages: owner to I/O thread, and back */
 	struct loop_message start, stop, settle;

@@ -71,6 +71,7 @@ void virtio_queue_reset(struct virtio_queue *queue)
 	loop_assert_owner(device->owner);
 	if (!registers->enabled)
 		return;
+	life_move(device->life, LIFE_EVENT_QUEUE_RESET);
 	control_stop(queue, LIFE_QUEUE_RESET);
 	life_touch(device->life);
 	*registers = (struct virtio_queue_registers){ .max_size = registers->max_size, .size = registers->max_size, .vector = VIRTIO_NO_VECTOR };

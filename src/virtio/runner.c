@@ -154,10 +154,16 @@ static void first_use(struct virtio_run *run, struct virtio_slot *slot)
 	list_init(&slot->request.link);
 }
 
+/* The device drains: what the driver makes available stays in the ring, and nobody looks for it. */
+static bool takes_no_more(const struct virtio_run *run)
+{
+	return atomic_load_explicit(&run->device->no_more, memory_order_relaxed);
+}
+
 static unsigned pop_batch(struct virtio_run *run)
 {
 	unsigned count = 0;
-	if (atomic_load_explicit(&run->device->no_more, memory_order_relaxed))
+	if (takes_no_more(run))
 		return 0;
 	while (count < RUN_BATCH && !run->trouble && runner_gates_open(run)) {
 		struct virtq_chain *chain;
@@ -311,7 +317,7 @@ static void rest(struct virtio_run *run)
 static bool poll_ring(struct loop_poller *poller)
 {
 	struct virtio_run *run = container_of(poller, struct virtio_run, poller);
-	if (!runner_gates_open(run)) {
+	if (!runner_gates_open(run) || takes_no_more(run)) {
 		runner_poller_off(run);
 		runner_gauges(run);
 		return false;
@@ -334,7 +340,8 @@ static void adapt(struct virtio_run *run)
 	uint64_t most = run->device->poll_ns;
 	if (!most || run->polling)
 		return;
-	if (loop_now(run->lane->loop) - run->last_work <= most)
+	/* By a posted message a kick takes two wake-ups longer than the work that it speaks of. */
+	if (loop_now(run->lane->loop) - run->last_work <= 3 * most)
 		run->window = min_of(most, max_of(run->window * 2, RUN_POLL_MIN_NS));
 	else
 		run->window = run->window / 2 < RUN_POLL_MIN_NS ? 0 : run->window / 2;
@@ -392,7 +399,7 @@ void runner_unit(struct virtio_run *run, bool pop)
 		return;
 	}
 	/* A unit that ends a stall, whatever it was for, looks at the ring: nobody else will. */
-	pop = pop || run->stalled;
+	pop = (pop || run->stalled) && !takes_no_more(run);
 	unsigned count = attempt_unit(run, pop);
 	if (is_miss(run->trouble)) {
 		want_change(run);

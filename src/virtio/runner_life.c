@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/mutate.h"
+#include "irq/event.h"
 #include "virtio/runner.h"
 
 /* ---- the kick descriptor: watched while a run is on ---- */
@@ -17,8 +18,8 @@ static void on_kick_fd(struct loop_fd *watch, uint32_t events)
 {
 	struct virtio_queue *queue = container_of(watch, struct virtio_queue, watch);
 	(void)events;
-	uint64_t count;
-	if (read(watch->fd, &count, sizeof count) != (ssize_t)sizeof count)
+	/* The client shares its file: it may have taken the kick back, and have cleared O_NONBLOCK, so that a read would wait for ever. */
+	if (!event_fd_take(watch->fd))
 		return;
 	runner_count(queue->stats.kicks, 1);
 	if (queue->io_run)

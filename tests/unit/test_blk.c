@@ -396,6 +396,39 @@ static void test_growth(void **state)
 	unlink(image);
 }
 
+/* It grows between the two halves that a driver reads, and before anybody is told: the generation says that they do not belong together. */
+static void test_growth_while_read(void **state)
+{
+	struct block_options backend = { .backend = "file", .path = image };
+	const uint64_t before = UINT64_C(0xffffffff) * 512, after = before + (UINT64_C(1) << 40);
+	struct blk_rig rig;
+	uint8_t halves[8];
+
+	(void)state;
+	strcpy(image, "/var/tmp/pintle-blk-XXXXXX");
+	int fd = mkstemp(image);
+	assert_int_equal(ftruncate(fd, (off_t)before), 0);
+	rig_begin(&rig, &backend, (struct blk_options){ 0 });
+	rig_start_driver(&rig, 0);
+	uint8_t generation = virtio_device_generation(rig.device);
+	virtio_device_config_read(rig.device, 0, halves, 4);
+	assert_int_equal(ftruncate(fd, (off_t)after), 0);
+	assert_int_equal(block_refresh(blk_block(rig.device)), 1); /* as a helper thread does it */
+	virtio_device_config_read(rig.device, 4, halves + 4, 4);
+	assert_int_not_equal(virtio_device_generation(rig.device), generation);
+	generation = virtio_device_generation(rig.device);
+	assert_int_equal(le64toh(config_of(&rig).capacity), after / 512);
+	assert_int_equal(virtio_device_generation(rig.device), generation);
+	rig_settle(&rig);
+	assert_int_equal(rig.config_interrupts, 0);
+	blk_resized(rig.device);
+	rig_settle(&rig);
+	assert_int_equal(rig.config_interrupts, 1);
+	end(&rig);
+	close(fd);
+	unlink(image);
+}
+
 /* ---- errors of the back end, stability, missing memory, resets ---- */
 
 static void test_backend_error(void **state)
@@ -524,7 +557,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_requests), cmocka_unit_test(test_read_only), cmocka_unit_test(test_config),
-		cmocka_unit_test(test_growth),	 cmocka_unit_test(test_backend_error), cmocka_unit_test(test_gate),
+		cmocka_unit_test(test_growth),	 cmocka_unit_test(test_growth_while_read), cmocka_unit_test(test_backend_error), cmocka_unit_test(test_gate),
 		cmocka_unit_test(test_starved),	 cmocka_unit_test(test_describe),
 	};
 

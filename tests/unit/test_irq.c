@@ -531,6 +531,36 @@ static void test_callback(void **state)
 	assert_int_equal(heard.vector, 2);
 }
 
+/* What was raised and not reported yet when the owner takes delivery away: held back, or dropped with its mode, but not reported after that is answered. */
+static void test_callback_taken_back(void **state)
+{
+	const uint8_t masked[4] = { 1 }, clear[4] = { 0 };
+	(void)state;
+	memset(&heard, 0, sizeof heard);
+	irq_bind_callback(set, on_interrupt, &heard);
+	irq_set_conditions(set, MSIX_ON);
+	irq_raise(set, 5);
+	irq_set_conditions(set, MSIX_ON & ~IRQ_BUS_MASTER);
+	turn_idle(owner);
+	assert_int_equal(heard.messages, 0);
+	irq_set_conditions(set, MSIX_ON);
+	turn_idle(owner);
+	assert_int_equal(heard.messages, 1);
+	irq_table_write(set, 5 * 16 + 12, clear, sizeof clear);
+	irq_raise(set, 5);
+	irq_table_write(set, 5 * 16 + 12, masked, sizeof masked);
+	turn_idle(owner);
+	assert_int_equal(heard.messages, 1);
+	irq_table_write(set, 5 * 16 + 12, clear, sizeof clear);
+	turn_idle(owner);
+	assert_int_equal(heard.messages, 2);
+	irq_raise(set, 5);
+	irq_set_conditions(set, INTX_ON);
+	irq_set_conditions(set, MSIX_ON);
+	turn_idle(owner);
+	assert_int_equal(heard.messages, 2);
+}
+
 /* ---- hostile triggers ---- */
 
 /* Full and blocking: the counter is at its end, and the descriptor is not O_NONBLOCK. A write would never return. */
@@ -696,6 +726,7 @@ int main(void)
 		TEST(test_unbound_is_closed_later),
 		TEST(test_client_mask_and_inject),
 		TEST(test_callback),
+		TEST(test_callback_taken_back),
 		TEST(test_full_and_blocking),
 		TEST(test_event_fd),
 		TEST(test_without_aio),

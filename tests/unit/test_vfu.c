@@ -452,7 +452,7 @@ static void read_by_message(struct loop_message *message)
 	sem_post(&reader.done);
 }
 
-static void reader_start(void)
+static void reader_start_as(const char *version, size_t length)
 {
 	struct vfio_user_dma_map map = { .argsz = sizeof map, .flags = 3, .address = 0x10000, .size = 0x100000 };
 
@@ -462,9 +462,16 @@ static void reader_start(void)
 	reader.user.loop = loop_thread_loop(reader.thread);
 	assert_int_equal(dma_space_user_add(pci_function_dma(rig.function), &reader.user), 0);
 	dma_view_init(&reader.view, pci_function_dma(rig.function), &reader.gate, NULL, true);
-	client_hello();
+	client_message(VFIO_USER_VERSION, version, length, NULL, 0);
+	assert_int_equal(client_result(), 0);
 	client_message(VFIO_USER_DMA_MAP, &map, sizeof map, NULL, 0);
 	assert_int_equal(client_result(), 0);
+}
+
+static void reader_start(void)
+{
+	static const char version[4];
+	reader_start_as(version, sizeof version);
 }
 
 static void reader_ask(size_t length, bool write)
@@ -544,6 +551,26 @@ static void test_dma_by_message(void **state)
 	reader_stop();
 }
 
+/* A client may take less with one message than is usual. */
+static void test_dma_in_small_messages(void **state)
+{
+	static const char version[] = "\0\0\0\0{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":8192}}";
+	struct vfio_user_header header;
+	(void)state;
+	reader_start_as(version, sizeof version);
+	reader_ask(10000, false);
+	struct vfio_user_dma_access access = dma_asked(&header, VFIO_USER_DMA_READ);
+	assert_int_equal(access.count, 8192);
+	dma_answer(&header, VFIO_USER_DMA_READ, 0, access.count, 0x11, access.count);
+	access = dma_asked(&header, VFIO_USER_DMA_READ);
+	assert_int_equal(access.address, 0x10000 + 8192);
+	assert_int_equal(access.count, 10000 - 8192);
+	dma_answer(&header, VFIO_USER_DMA_READ, 0, access.count, 0x22, access.count);
+	assert_int_equal(reader_result(), 0);
+	assert_int_equal(reader.data[9999], 0x22);
+	reader_stop();
+}
+
 static void test_wrong_dma_replies(void **state)
 {
 	static const struct {
@@ -620,6 +647,7 @@ int main(void)
 		TEST(test_unmaps_that_do_not_settle),
 		TEST(test_descriptors_that_nobody_takes), TEST(test_descriptors_that_are_taken), TEST(test_answers_that_nobody_reads),
 		TEST(test_late_reader), TEST(test_second_client), TEST(test_clients_in_a_row), TEST(test_dma_by_message),
+		TEST(test_dma_in_small_messages),
 		TEST(test_wrong_dma_replies), TEST(test_dma_waits_end),
 	};
 	/* What is made once for the process is made before descriptors are counted. */

@@ -21,7 +21,6 @@ struct vfu_connection *vfu_connection_create(struct vfu_server *server, int fd)
 	connection->log = pci_function_log(connection->function);
 	connection->references = 1;
 	connection->client_max_fds = 1;
-	connection->client_max_data = VFU_DATA_MAX;
 	connection->reading = true;
 	list_init(&connection->out);
 	list_init(&connection->idle_requests);

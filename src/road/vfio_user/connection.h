@@ -59,7 +59,7 @@ struct vfu_connection {
 	struct list idle_requests; /* struct vfu_request for reuse */
 	struct vfu_batch *batch; /* DMA changes that have not been committed */
 	struct vfu_port *port; /* DMA by message */
-	uint32_t client_max_fds, client_max_data;
+	uint32_t client_max_fds;
 };
 
 struct vfu_connection *vfu_connection_create(struct vfu_server *server, int fd);
@@ -141,6 +141,8 @@ void vfu_batch_commit(struct vfu_connection *connection);
 /* ---- DMA by message (port.c) ---- */
 
 int vfu_port_create(struct vfu_connection *connection);
+/* The client takes no more data than this with one message. */
+void vfu_port_limit(struct vfu_port *port, uint32_t most);
 /* The connection is closed: ends every wait. The port lives until the last transaction has. */
 void vfu_port_close(struct vfu_port *port);
 void vfu_port_put(struct vfu_port *port);

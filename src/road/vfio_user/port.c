@@ -26,6 +26,7 @@ struct vfu_port {
 	_Atomic uint32_t references;
 	_Atomic uint32_t epoch; /* futex word: changes with every end of a transaction and every interrupt */
 	_Atomic bool closed;
+	_Atomic uint32_t chunk; /* longest data of one message; owner writes */
 	/* owner only */
 	struct vfu_connection *connection; /* NULL once it is closed */
 	struct list outstanding, queued; /* struct transaction */
@@ -240,10 +241,15 @@ static int transact(struct vfu_port *port, const struct dma_view *view, uint16_t
 	return result;
 }
 
+static uint32_t next_part(struct vfu_port *port, size_t left)
+{
+	return (uint32_t)min_of(left, (size_t)atomic_load_explicit(&port->chunk, memory_order_relaxed));
+}
+
 static int port_read(void *context, const struct dma_view *view, uint64_t iova, void *buffer, size_t length)
 {
 	for (size_t done = 0; done < length;) {
-		uint32_t part = (uint32_t)min_of(length - done, (size_t)VFU_DMA_CHUNK);
+		uint32_t part = next_part(context, length - done);
 		int result = transact(context, view, VFIO_USER_DMA_READ, iova + done, (uint8_t *)buffer + done, NULL, part);
 		if (result < 0)
 			return result;
@@ -255,7 +261,7 @@ static int port_read(void *context, const struct dma_view *view, uint64_t iova, 
 static int port_write(void *context, const struct dma_view *view, uint64_t iova, const void *buffer, size_t length)
 {
 	for (size_t done = 0; done < length;) {
-		uint32_t part = (uint32_t)min_of(length - done, (size_t)VFU_DMA_CHUNK);
+		uint32_t part = next_part(context, length - done);
 		int result = transact(context, view, VFIO_USER_DMA_WRITE, iova + done, NULL, (const uint8_t *)buffer + done, part);
 		if (result < 0)
 			return result;
@@ -266,6 +272,11 @@ static int port_write(void *context, const struct dma_view *view, uint64_t iova,
 
 static const struct dma_messages messages = { port_read, port_write, interrupt };
 
+void vfu_port_limit(struct vfu_port *port, uint32_t most)
+{
+	atomic_store_explicit(&port->chunk, min_of(most, VFU_DMA_CHUNK), memory_order_relaxed);
+}
+
 int vfu_port_create(struct vfu_connection *connection)
 {
 	struct vfu_port *port = calloc(1, sizeof *port);
@@ -274,6 +285,7 @@ int vfu_port_create(struct vfu_connection *connection)
 	port->owner = pci_function_owner(connection->function);
 	port->connection = connection;
 	atomic_store(&port->references, 1);
+	atomic_store(&port->chunk, VFU_DMA_CHUNK);
 	list_init(&port->outstanding);
 	list_init(&port->queued);
 	connection->port = port;

@@ -39,7 +39,8 @@ static int read_capabilities(struct vfu_connection *connection, const char *text
 	}
 	json_t *capabilities = json_object_get(root, "capabilities");
 	connection->client_max_fds = capability(capabilities, "max_msg_fds", 1);
-	connection->client_max_data = max_of(capability(capabilities, "max_data_xfer_size", VFU_DATA_MAX), 4096u);
+	/* Less than a page is not to be worked with; it would cost a message for each descriptor of a ring. */
+	vfu_port_limit(connection->port, max_of(capability(capabilities, "max_data_xfer_size", VFU_DATA_MAX), VFU_PAGE_SIZE));
 	json_decref(root);
 	return 0;
 }

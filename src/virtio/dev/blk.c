@@ -142,6 +142,7 @@ int blk_create(struct virtio_device **out, const struct blk_options *options, st
 	blk->zero_copy = options->zero_copy && !blk->info->immediate && !blk->info->no_data;
 	blk->queues = (uint16_t)options->queues;
 	blk->queue_size = options->queue_size;
+	blk->capacity = block_device_capacity(options->block);
 	blk->writeback = 1;
 	blk->stable = blk->info->volatile_cache;
 	blk->features = blk_features(blk, options->writeback_switch);

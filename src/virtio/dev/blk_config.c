@@ -43,7 +43,7 @@ static void fill(const struct blk_device *blk, struct virtio_blk_config *config)
 	uint32_t ratio = info->physical_block / info->logical_block;
 
 	memset(config, 0, sizeof *config);
-	config->capacity = htole64(block_device_capacity(blk->block) / BLK_SECTOR);
+	config->capacity = htole64(blk->capacity / BLK_SECTOR);
 	/* Header and status take a descriptor each where there are no indirect ones. */
 	config->seg_max = htole32((uint32_t)(blk->queue_size - 2));
 	config->blk_size = htole32(info->logical_block);
@@ -67,13 +67,23 @@ static void fill(const struct blk_device *blk, struct virtio_blk_config *config)
 
 void blk_config_read(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length)
 {
+	struct blk_device *blk = virtio_device_data(device);
+	uint64_t capacity = block_device_capacity(blk->block);
 	struct virtio_blk_config config;
 
+	/*
+	 * Somebody else refreshes it, at any time: also between the two halves that a driver reads, and before the change is announced. The generation has to be
+	 * another one by the time the driver looks at it again (section 2.5.1).
+	 */
+	if (capacity != blk->capacity) {
+		blk->capacity = capacity;
+		virtio_device_config_differs(device);
+	}
 	if (!range_within(offset, length, blk_config_size)) {
 		memset(data, 0, length);
 		return;
 	}
-	fill(virtio_device_data(device), &config);
+	fill(blk, &config);
 	memcpy(data, (const uint8_t *)&config + offset, length);
 }
 

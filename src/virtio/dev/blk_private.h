@@ -27,6 +27,7 @@ struct blk_device {
 	bool read_only, zero_copy;
 	/* owner */
 	uint64_t negotiated;
+	uint64_t capacity; /* as the driver has read it last */
 	uint8_t writeback;
 	/* Every write is on stable storage before it is done: written by the owner, read by all. */
 	_Atomic bool stable;
