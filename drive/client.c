@@ -127,6 +127,9 @@ static int negotiate(struct drive_client *c, const struct drive_client_options *
 	struct iovec parts[] = { { &ours, sizeof ours }, { json, *json ? strlen(json) + 1 : 0 } };
 	int rc = drive_client_call(c, VFIO_USER_VERSION, parts, 2, NULL, 0, sizeof theirs, &reply, err);
 	free(json);
+	/* What a server does that has a client already: it takes one at a time and closes the others. */
+	if (rc == -ECONNRESET || rc == -EPIPE)
+		return error_errno(err, rc, "the server ended the connection at once (is another client attached? it takes one at a time)");
 	if (rc)
 		return rc;
 	memcpy(&theirs, reply->payload, sizeof theirs);

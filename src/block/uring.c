@@ -19,7 +19,8 @@
 #include "base/num.h"
 #include "block/buffer.h"
 
-#define HARVEST 32u /* completions taken at once */
+/* Completions taken in one turn: what was taken is published, and taken up again by the driver, while the rest waits; all at once they come and go in lockstep. */
+#define HARVEST 8u
 #define RETRY_NS UINT64_C(1000000) /* the kernel had no memory for a submission */
 
 struct block_uring {
@@ -215,7 +216,7 @@ void block_uring_submit(struct block_uring *uring)
 		enter(uring, false);
 }
 
-static unsigned harvest(struct block_uring *uring)
+static void harvest(struct block_uring *uring)
 {
 	struct {
 		struct block_uring_op *op;
@@ -232,25 +233,19 @@ static unsigned harvest(struct block_uring *uring)
 	uring->in_flight -= count;
 	for (unsigned i = 0; i < count; i++)
 		ended[i].op->ended(ended[i].op, ended[i].result);
-	return count;
 }
 
 /* Everything that can be done now, once: send off, fetch, report. */
 static void drive(struct block_uring *uring)
 {
-	unsigned left = BLOCK_URING_COMPLETIONS;
-	unsigned count;
-
 	if (uring->harvesting)
 		return;
 	uring->harvesting = true;
 	start_waiting(uring);
 	if (uring->prepared || uring->deferred)
 		enter(uring, uring->deferred);
-	do {
-		count = harvest(uring);
-		left -= min_of(count, left);
-	} while (count == HARVEST && left && !uring->doomed);
+	/* More that is there makes the hook's next look come at once. */
+	harvest(uring);
 	uring->harvesting = false;
 	if (uring->doomed)
 		block_uring_destroy(uring);

@@ -120,10 +120,10 @@ void runner_on_start(struct loop_message *message)
 	run->moving = false;
 	run->last_work = loop_now(lane->loop);
 	queue->io_run = run;
-	watch_kick_fd(run);
 	atomic_store(&queue->kick_loop, lane->loop);
-	/* Pairs with the one in post(). */
+	/* Pairs with the one in post(). The descriptor, too, is looked for after it: one that is made meanwhile is seen here, or its kick comes. */
 	atomic_thread_fence(memory_order_seq_cst);
+	watch_kick_fd(run);
 	runner_unit(run, true);
 }
 

@@ -544,7 +544,8 @@ def test_probe_of_a_socket_in_use_says_so(serve, program, tmp_path):
         server.wait_for("is attached")
         result = pintle(program, "probe", "s", cwd=tmp_path)
         assert bench.wait(PATIENCE) == 0, "the one that is attached is not disturbed"
-        assert result.returncode in (0, FAILED) and result.stdout
+        assert result.returncode == FAILED and "is another client attached?" in result.stdout
+        assert server.says("refused a second client")
         assert server.end() == 0
 
 

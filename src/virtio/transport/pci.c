@@ -102,8 +102,12 @@ int virtio_pci_bar_access(void *context, unsigned bar, uint64_t offset, uint8_t 
 	uint64_t index = offset / STRUCTURE_SIZE;
 	uint32_t inside = (uint32_t)(offset % STRUCTURE_SIZE);
 
-	if (bar != VIRTIO_BAR || index >= ARRAY_SIZE(structures) || !range_within(inside, length, STRUCTURE_SIZE))
-		return 0; /* between the structures there is nothing */
+	if (bar != VIRTIO_BAR || index >= ARRAY_SIZE(structures) || !range_within(inside, length, STRUCTURE_SIZE)) {
+		/* Beside the structures, or across two of them, there is nothing; a read says so rather than leave what was in the caller's memory. */
+		if (!write)
+			memset(data, 0xff, length);
+		return 0;
+	}
 	structures[index](context, inside, data, length, write);
 	return 0;
 }
