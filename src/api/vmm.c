@@ -147,6 +147,8 @@ static void commit(struct pintle_function *function, struct api_commit *api, voi
 
 PINTLE_EXPORT int pintle_map(struct pintle_function *function, uint64_t iova, uint64_t size, bool writable, void *host)
 {
+	if (!host)
+		return -EINVAL; /* a client in this process has no messages */
 	struct api_commit *api = calloc(1, sizeof *api);
 	if (!api)
 		return -ENOMEM;

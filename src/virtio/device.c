@@ -320,7 +320,8 @@ void virtio_device_reset(struct virtio_device *device, enum life_event event)
  */
 static void count_generation(struct virtio_device *device)
 {
-	if (atomic_exchange(&device->config_dirty, false))
+	bool differs = device->class->config_renew && device->class->config_renew(device);
+	if (atomic_exchange(&device->config_dirty, false) || differs)
 		device->generation++;
 }
 
@@ -367,12 +368,6 @@ static void deliver_config(struct loop_message *message)
 		tell_driver(device);
 	}
 	device_unpin(device);
-}
-
-void virtio_device_config_differs(struct virtio_device *device)
-{
-	loop_assert_owner(device->owner);
-	atomic_store(&device->config_dirty, true);
 }
 
 void virtio_device_config_changed(struct virtio_device *device)

@@ -76,7 +76,11 @@ struct virtio_class {
 	int (*start_queue)(struct virtio_queue *queue);
 	void (*stop_queue)(struct virtio_queue *queue);
 
-	/* Configuration space, owner: bytes of the device's own structure. Reads see one generation. */
+	/*
+	 * Configuration space, owner: bytes of the device's own structure. Reads see one generation. config_renew, which may be NULL, is called before each look of the
+	 * driver at them or at the generation: it takes over values that other threads change, and says whether one is another now. Nothing else changes them.
+	 */
+	bool (*config_renew)(struct virtio_device *device);
 	void (*config_read)(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length);
 	void (*config_write)(struct virtio_device *device, uint32_t offset, const uint8_t *data, uint32_t length); /* NULL: read-only */
 	uint32_t config_size;
@@ -176,8 +180,6 @@ void virtio_device_look(struct virtio_device *device);
 
 /* Any thread. The configuration changed: bumps the generation and, later, from the owner's loop, tells the driver; coalesces. */
 void virtio_device_config_changed(struct virtio_device *device);
-/* From config_read: a value is another one than the driver has read before; the generation will be, too. The driver is told by config_changed alone. */
-void virtio_device_config_differs(struct virtio_device *device);
 /* Any thread. Something in this device's guest-owned state is malformed: NEEDS_RESET, logged (limited), until the driver resets it. */
 void virtio_device_fault(struct virtio_device *device, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

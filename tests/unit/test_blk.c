@@ -424,6 +424,13 @@ static void test_growth_while_read(void **state)
 	blk_resized(rig.device);
 	rig_settle(&rig);
 	assert_int_equal(rig.config_interrupts, 1);
+	/* Announced before anybody looks, it is one change. */
+	generation = virtio_device_generation(rig.device);
+	assert_int_equal(ftruncate(fd, (off_t)before), 0);
+	assert_int_equal(blk_refresh(rig.device), 1);
+	assert_int_equal(virtio_device_generation(rig.device), (uint8_t)(generation + 1));
+	assert_int_equal(le64toh(config_of(&rig).capacity), before / 512);
+	assert_int_equal(virtio_device_generation(rig.device), (uint8_t)(generation + 1));
 	end(&rig);
 	close(fd);
 	unlink(image);

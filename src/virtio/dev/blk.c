@@ -100,6 +100,7 @@ static void destroy(struct virtio_device *device)
 	.release = blk_release, \
 	.start_queue = start_queue, \
 	.stop_queue = stop_queue, \
+	.config_renew = blk_config_renew, \
 	.config_read = blk_config_read, \
 	.config_write = blk_config_write, \
 	.config_size = offsetof(struct virtio_blk_config, max_secure_erase_sectors), \

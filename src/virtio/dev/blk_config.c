@@ -65,25 +65,28 @@ static void fill(const struct blk_device *blk, struct virtio_blk_config *config)
 	}
 }
 
-void blk_config_read(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length)
+/*
+ * Another thread refreshes the capacity, at any time: also between the two halves that a driver reads, and before the change is announced. The generation has
+ * to be another one by the time the driver looks at it again (section 2.5.1).
+ */
+bool blk_config_renew(struct virtio_device *device)
 {
 	struct blk_device *blk = virtio_device_data(device);
-	uint64_t capacity = block_device_capacity(blk->block);
+	uint64_t before = blk->capacity;
+
+	blk->capacity = block_device_capacity(blk->block);
+	return blk->capacity != before;
+}
+
+void blk_config_read(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length)
+{
 	struct virtio_blk_config config;
 
-	/*
-	 * Somebody else refreshes it, at any time: also between the two halves that a driver reads, and before the change is announced. The generation has to be
-	 * another one by the time the driver looks at it again (section 2.5.1).
-	 */
-	if (capacity != blk->capacity) {
-		blk->capacity = capacity;
-		virtio_device_config_differs(device);
-	}
 	if (!range_within(offset, length, blk_config_size)) {
 		memset(data, 0, length);
 		return;
 	}
-	fill(blk, &config);
+	fill(virtio_device_data(device), &config);
 	memcpy(data, (const uint8_t *)&config + offset, length);
 }
 

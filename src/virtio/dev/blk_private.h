@@ -27,7 +27,7 @@ struct blk_device {
 	bool read_only, zero_copy;
 	/* owner */
 	uint64_t negotiated;
-	uint64_t capacity; /* as the driver has read it last */
+	uint64_t capacity; /* as the driver sees it */
 	uint8_t writeback;
 	/* Every write is on stable storage before it is done: written by the owner, read by all. */
 	_Atomic bool stable;
@@ -81,6 +81,7 @@ static inline struct blk_request *blk_request_of(struct virtio_request *request)
 
 extern const uint32_t blk_config_size;
 uint64_t blk_features(const struct blk_device *blk, bool writeback_switch);
+bool blk_config_renew(struct virtio_device *device);
 void blk_config_read(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length);
 void blk_config_write(struct virtio_device *device, uint32_t offset, const uint8_t *data, uint32_t length);
 int blk_negotiated(struct virtio_device *device, uint64_t features);
