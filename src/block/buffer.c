@@ -23,6 +23,7 @@ struct chunk {
 	uint64_t free[WORDS]; /* bits of buffers that are not out */
 	uint64_t emptied_at;
 	uint32_t used;
+	uint16_t next; /* where the search for a free one begins: they are given out in turn */
 	uint8_t class;
 	bool touched; /* has memory */
 	bool registered;
@@ -153,11 +154,14 @@ void *block_pool_get(struct block_pool *pool, struct block_uring *uring, size_t 
 		}
 		return memory;
 	}
-	for (unsigned w = 0; w < WORDS; w++) {
-		if (!chunk->free[w])
+	/* One word more than there are: the first is looked at in two parts. */
+	for (unsigned n = 0, w = chunk->next / 64; n <= WORDS; n++, w = (w + 1) % WORDS) {
+		uint64_t there = n ? chunk->free[w] : chunk->free[w] & UINT64_MAX << chunk->next % 64;
+		if (!there)
 			continue;
-		unsigned bit = (unsigned)__builtin_ctzll(chunk->free[w]);
-		chunk->free[w] &= chunk->free[w] - 1;
+		unsigned bit = (unsigned)__builtin_ctzll(there);
+		chunk->free[w] &= ~(UINT64_C(1) << bit);
+		chunk->next = (uint16_t)((w * 64 + bit + 1) % (WORDS * 64));
 		chunk->used++;
 		if (chunk->used == BLOCK_POOL_CHUNK / size)
 			list_remove(&chunk->link);
