@@ -10,7 +10,7 @@ import time
 import xml.etree.ElementTree as xml
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
-JOBS = os.cpu_count() or 2
+JOBS = len(os.sched_getaffinity(0))
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",

@@ -19,6 +19,7 @@
 
 #include "base/mutate.h"
 #include "memory/dma.h"
+#include "race_time.h"
 
 #define PAGE 4096u
 #define WORDS (PAGE / 8)
@@ -258,7 +259,8 @@ static void test_readers(void **state)
 	commit_and_wait(space, loop);
 	for (unsigned i = 0; i < READERS; i++)
 		reader_start(&readers[i], space, i);
-	for (unsigned round = 0; round < ROUNDS && !wrong; round++) {
+	uint64_t begun = loop_clock();
+	for (unsigned round = 0; race_goes_on(begun, round, 500, ROUNDS) && !wrong; round++) {
 		change_pages(space, loop, &seed);
 		for (unsigned i = 0; i < READERS; i++)
 			wrong += atomic_load_explicit(&readers[i].wrong, memory_order_relaxed);

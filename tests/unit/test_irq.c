@@ -18,6 +18,7 @@
 #include "busy_loop.h"
 #include "irq/event.h"
 #include "irq/irq.h"
+#include "race_time.h"
 
 #define VECTORS 70u
 #define MSIX_ON (IRQ_BUS_MASTER | IRQ_D0 | IRQ_MSIX_ENABLED | IRQ_MSIX_FUNCTION_UNMASKED | IRQ_INTX_ENABLED)
@@ -669,7 +670,8 @@ static void test_race(void **state)
 	(void)state;
 	irq_set_conditions(set, MSIX_ON);
 	assert_int_equal(pthread_create(&thread, NULL, raiser, NULL), 0);
-	for (uint32_t i = 1; i <= ROUNDS; i++) {
+	uint64_t begun = loop_clock();
+	for (uint32_t i = 1; race_goes_on(begun, i - 1, 500, ROUNDS); i++) {
 		bool unmasking = i & 1;
 		irq_set_conditions(set, unmasking ? MSIX_ON & ~IRQ_MSIX_FUNCTION_UNMASKED : MSIX_ON);
 		atomic_store(&race.asked, i);

@@ -20,6 +20,7 @@
 
 #include "base/loop.h"
 #include "base/loop_private.h"
+#include "race_time.h"
 
 #define THREADS 3
 #define MANY 7
@@ -398,7 +399,9 @@ static void load(void **state)
 		loops[i] = workers[i].loop = loop_thread_loop(workers[i].thread);
 		loop_post(loops[i], &workers[i].message, begin[i]);
 	}
-	for (unsigned round = 1; round <= ROUNDS; round++) {
+	uint64_t begun = loop_clock();
+	for (unsigned round = 0; race_goes_on(begun, round, 20, ROUNDS);) {
+		round++;
 		struct thing *old = atomic_load(&shared.thing);
 		atomic_store_explicit(&shared.thing, make_thing(round), memory_order_release);
 		waited += quiesce_now(home, loops, THREADS);
@@ -411,7 +414,7 @@ static void load(void **state)
 		waited += quiesce_now(home, loops, THREADS);
 		for (int i = 0; i < THREADS; i++)
 			touched[i] = workers[i].plain;
-		for (int i = 0; i < 50; i++)
+		for (int i = 0; i < 50 && loop_clock() - begun < RACE_NS; i++)
 			sched_yield();
 		for (int i = 0; i < THREADS; i++) {
 			assert_true(workers[i].plain == touched[i]);
