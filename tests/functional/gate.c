@@ -212,7 +212,7 @@ static void gate_stuck(void)
 
 /* ---- the I/O thread in the middle of its work ---- */
 
-#define RACE_BYTES 131072u
+#define RACE_BYTES (1u << 20) /* copied in some hundred microseconds: an answer that does not wait comes in the middle */
 #define RACE_CYCLES 150u
 
 struct edge {
@@ -241,7 +241,7 @@ static void gate_race(void)
 	unsigned interrupted = 0;
 
 	note("seed %llu", (unsigned long long)scenario.seed);
-	rig_device(&rig, 0, "backend=memory,size=16M");
+	rig_device(&rig, 0, "backend=memory,size=64M");
 	rig_start(&rig);
 	struct drive_client *client = rig_connect(&rig, 0);
 	options.buffer_size = RACE_BYTES;
