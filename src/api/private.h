@@ -42,9 +42,6 @@ struct pintle_function {
 	struct api_blk *blk;
 };
 
-/* The client is gone: calls what pintle_detach or pintle_stop_serving was given, when nothing of it is with a back end any more. */
-void api_when_clean(struct pintle_function *function);
-
 static inline struct loop *api_loop(struct pintle_loop *loop)
 {
 	return (struct loop *)loop;

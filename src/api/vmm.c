@@ -72,7 +72,8 @@ static void clean(void *context)
 		done.fn(done.context);
 }
 
-void api_when_clean(struct pintle_function *function)
+/* The client is gone: calls what pintle_detach or pintle_stop_serving was given, when nothing of it is with a back end any more. */
+static void when_clean(struct pintle_function *function)
 {
 	/* A disk's own thread is needed until the last request of its client has ended. */
 	if (function->virtio)
@@ -86,7 +87,7 @@ static void detached(struct pci_request *request, int result)
 	struct pintle_function *function = container_of(request, struct pintle_function, connect);
 	(void)result;
 	function->attached = false;
-	api_when_clean(function);
+	when_clean(function);
 }
 
 PINTLE_EXPORT void pintle_detach(struct pintle_function *function, void (*done)(void *context), void *context)
@@ -214,7 +215,7 @@ static void serving_stopped(void *context)
 	struct pintle_function *function = context;
 	vfu_server_destroy(function->server);
 	function->server = NULL;
-	api_when_clean(function);
+	when_clean(function);
 }
 
 PINTLE_EXPORT void pintle_stop_serving(struct pintle_function *function, void (*done)(void *context), void *context)
