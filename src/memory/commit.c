@@ -490,6 +490,7 @@ void space_free_if_unused(struct dma_space *space)
 	tree_fini(&space->tree);
 	files_fini(&space->files);
 	free(atomic_load(&space->dirty));
+	free(space->discard);
 	free(space->staged);
 	free(space->loops);
 	free(space);

@@ -151,6 +151,11 @@ typedef void dma_dirty_fn(void *context, uint64_t iova, uint64_t length);
 /* fn NULL: off. 0 or -ENOMEM. */
 int dma_space_set_dirty_log(struct dma_space *space, dma_dirty_fn *fn, void *context);
 
+/* How an embedder gives pages back whose memory is not this process's to drop: called on I/O threads, must not block. */
+typedef void dma_discard_fn(void *context, uint64_t iova, uint64_t size);
+/* fn NULL: by madvise. Owner, while nobody reads: -EBUSY, -ENOMEM. */
+int dma_space_set_discard(struct dma_space *space, dma_discard_fn *fn, void *context);
+
 /*
  * Has a page of the client's memory gone (its file was truncated)? A handler for SIGBUS puts a page of zeroes in its place and remembers
  * it here; readers ask after each unit and fault the device. True until every mapping of that file is gone.
@@ -216,5 +221,13 @@ int dma_view_iov(struct dma_view *view, uint64_t iova, uint64_t length, unsigned
 int dma_read(struct dma_view *view, uint64_t iova, void *buffer, size_t length);
 int dma_write(struct dma_view *view, uint64_t iova, const void *buffer, size_t length);
 void dma_mark_dirty(struct dma_view *view, uint64_t iova, uint64_t length);
+
+
+/*
+ * Gives the whole pages of [iova, iova + size) back to the host; what the guest reads there next is zero. *dropped grows by the bytes that went. 0, also where the
+ * host keeps them (locked, or of a larger size); -EFAULT, -EACCES, -EREMOTE as for dma_read; -EINTR: the gate is about to close, or an unmap waits (again later,
+ * from the beginning: nothing is harmed by doing it twice); -EINVAL if it wraps.
+ */
+int dma_view_discard(struct dma_view *view, uint64_t iova, uint64_t size, uint64_t *dropped);
 
 #endif

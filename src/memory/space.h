@@ -22,6 +22,11 @@ struct dirty_log {
 	struct dirty_log *next; /* retired */
 };
 
+struct discard {
+	dma_discard_fn *fn;
+	void *context;
+};
+
 /* What nobody can find any more, but a reader may still be using. */
 struct retired {
 	struct tree_node *nodes;
@@ -75,6 +80,7 @@ struct dma_space {
 	/* owner */
 	alignas(64) struct loop *owner;
 	struct log_source *log;
+	struct discard *discard; /* fixed while there are users */
 	struct tree tree;
 	struct files files;
 	struct dirty_log *staged; /* the log that the next commit publishes */

@@ -12,7 +12,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct blk_rig rig;
+static struct dev_rig rig;
 static unsigned rounds;
 
 static void quiet(void *context, enum log_level level, const char *source, const char *text)

@@ -38,7 +38,7 @@ static const struct way ways[] = {
 	{ "file, zero-copy", "file", true, false, 0 }, { "file, zero-copy, helpers", "file", true, true, 0 },
 };
 
-static void begin(struct blk_rig *rig, const struct way *way, struct blk_options options)
+static void begin(struct dev_rig *rig, const struct way *way, struct blk_options options)
 {
 	struct block_options backend = { .backend = way->backend, .size = DISK, .path = image, .no_uring = way->no_uring, .delay_ns = way->delay_ns };
 
@@ -56,13 +56,13 @@ static void begin(struct blk_rig *rig, const struct way *way, struct blk_options
 	rig_start_driver(rig, 0);
 }
 
-static void end(struct blk_rig *rig)
+static void end(struct dev_rig *rig)
 {
 	rig_end(rig);
 	helper_drain();
 }
 
-static void put_header(struct blk_rig *rig, uint32_t type, uint64_t sector)
+static void put_header(struct dev_rig *rig, uint32_t type, uint64_t sector)
 {
 	struct virtio_blk_outhdr *h = rig_at(rig, HEADER);
 
@@ -72,13 +72,13 @@ static void put_header(struct blk_rig *rig, uint32_t type, uint64_t sector)
 	*(uint8_t *)rig_at(rig, STATUS) = 0xff;
 }
 
-static uint8_t status_byte(struct blk_rig *rig)
+static uint8_t status_byte(struct dev_rig *rig)
 {
 	return *(uint8_t *)rig_at(rig, STATUS);
 }
 
 /* The plain layout: header, data, status. Gives the status; *used: the length. */
-static int request(struct blk_rig *rig, uint32_t type, uint64_t sector, uint64_t data, uint32_t length, bool writable, int64_t *used)
+static int request(struct dev_rig *rig, uint32_t type, uint64_t sector, uint64_t data, uint32_t length, bool writable, int64_t *used)
 {
 	struct rig_segment s[3] = { { HEADER, 16, false }, { data, length, writable }, { STATUS, 1, true } };
 	int64_t got;
@@ -92,7 +92,7 @@ static int request(struct blk_rig *rig, uint32_t type, uint64_t sector, uint64_t
 	return got < 0 ? -1 : status_byte(rig);
 }
 
-static void fill(struct blk_rig *rig, uint64_t address, uint32_t length, unsigned seed)
+static void fill(struct dev_rig *rig, uint64_t address, uint32_t length, unsigned seed)
 {
 	uint8_t *p = rig_at(rig, address);
 
@@ -100,7 +100,7 @@ static void fill(struct blk_rig *rig, uint64_t address, uint32_t length, unsigne
 		p[i] = (uint8_t)((i * 2654435761u >> 13) + seed);
 }
 
-static void read_back(struct blk_rig *rig, uint64_t sector, uint32_t length, uint64_t expected)
+static void read_back(struct dev_rig *rig, uint64_t sector, uint32_t length, uint64_t expected)
 {
 	int64_t used;
 
@@ -112,7 +112,7 @@ static void read_back(struct blk_rig *rig, uint64_t sector, uint32_t length, uin
 
 /* ---- what is right ---- */
 
-static void check_transfers(struct blk_rig *rig)
+static void check_transfers(struct dev_rig *rig)
 {
 	static const uint32_t lengths[] = { 512, 1024, 4096, 65536, 1u << 20, (1u << 20) + 512, 5u << 20 };
 	int64_t used;
@@ -139,7 +139,7 @@ static void check_transfers(struct blk_rig *rig)
 	assert_int_equal(used, 1);
 }
 
-static void check_id(struct blk_rig *rig)
+static void check_id(struct dev_rig *rig)
 {
 	int64_t used;
 
@@ -155,19 +155,19 @@ static void check_id(struct blk_rig *rig)
 	assert_int_equal(used, 20);
 }
 
-static void put_range(struct blk_rig *rig, unsigned n, uint64_t sector, uint32_t sectors, uint32_t flags)
+static void put_range(struct dev_rig *rig, unsigned n, uint64_t sector, uint32_t sectors, uint32_t flags)
 {
 	struct virtio_blk_discard_write_zeroes *r = rig_at(rig, RANGES + n * sizeof *r);
 
 	*r = (struct virtio_blk_discard_write_zeroes){ htole64(sector), htole32(sectors), htole32(flags) };
 }
 
-static int ranges(struct blk_rig *rig, uint32_t type, unsigned count)
+static int ranges(struct dev_rig *rig, uint32_t type, unsigned count)
 {
 	return request(rig, type, 0, RANGES, count * 16, false, NULL);
 }
 
-static void check_ranges(struct blk_rig *rig)
+static void check_ranges(struct dev_rig *rig)
 {
 	for (unsigned round = 0; round < 3; round++) {
 		uint32_t type = round ? VIRTIO_BLK_T_WRITE_ZEROES : VIRTIO_BLK_T_DISCARD;
@@ -184,7 +184,7 @@ static void check_ranges(struct blk_rig *rig)
 	}
 }
 
-static void check_bad(struct blk_rig *rig)
+static void check_bad(struct dev_rig *rig)
 {
 	const uint64_t sectors = DISK / 512;
 	int64_t used;
@@ -227,7 +227,7 @@ static void check_bad(struct blk_rig *rig)
 	read_back(rig, 0, 4096, DATA);
 }
 
-static void check_layouts(struct blk_rig *rig)
+static void check_layouts(struct dev_rig *rig)
 {
 	struct rig_segment s[RIG_QUEUE];
 	unsigned n = 0;
@@ -283,7 +283,7 @@ static void test_requests(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
-		struct blk_rig rig;
+		struct dev_rig rig;
 
 		begin(&rig, &ways[i], (struct blk_options){ 0 });
 		check_transfers(&rig);
@@ -299,7 +299,7 @@ static void test_read_only(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < 3; i++) {
-		struct blk_rig rig;
+		struct dev_rig rig;
 
 		begin(&rig, &ways[i], (struct blk_options){ .read_only = true });
 		assert_true(virtio_device_offered(rig.device) & 1u << VIRTIO_BLK_F_RO);
@@ -316,7 +316,7 @@ static void test_read_only(void **state)
 
 /* ---- configuration ---- */
 
-static struct virtio_blk_config config_of(struct blk_rig *rig)
+static struct virtio_blk_config config_of(struct dev_rig *rig)
 {
 	struct virtio_blk_config config = { 0 };
 
@@ -324,7 +324,7 @@ static struct virtio_blk_config config_of(struct blk_rig *rig)
 	return config;
 }
 
-static bool is_stable(struct blk_rig *rig)
+static bool is_stable(struct dev_rig *rig)
 {
 	return ((struct blk_device *)virtio_device_data(rig->device))->stable;
 }
@@ -332,7 +332,7 @@ static bool is_stable(struct blk_rig *rig)
 static void test_config(void **state)
 {
 	struct virtio_blk_config config;
-	struct blk_rig rig;
+	struct dev_rig rig;
 	const uint8_t off = 0;
 	uint8_t high;
 
@@ -374,7 +374,7 @@ static void test_config(void **state)
 static void test_growth(void **state)
 {
 	struct block_options backend = { .backend = "file", .path = image };
-	struct blk_rig rig;
+	struct dev_rig rig;
 
 	(void)state;
 	strcpy(image, "/var/tmp/pintle-blk-XXXXXX");
@@ -401,7 +401,7 @@ static void test_growth_while_read(void **state)
 {
 	struct block_options backend = { .backend = "file", .path = image };
 	const uint64_t before = UINT64_C(0xffffffff) * 512, after = before + (UINT64_C(1) << 40);
-	struct blk_rig rig;
+	struct dev_rig rig;
 	uint8_t halves[8];
 
 	(void)state;
@@ -441,7 +441,7 @@ static void test_growth_while_read(void **state)
 static void test_backend_error(void **state)
 {
 	struct block_options backend = { .backend = "memory", .size = DISK };
-	struct blk_rig rig;
+	struct dev_rig rig;
 	int64_t used;
 
 	(void)state;
@@ -470,7 +470,7 @@ static void test_backend_error(void **state)
 }
 
 /* Starts a request and closes the gate; whether that came before its end. */
-static bool close_gate_under(struct blk_rig *rig, const struct way *way, const struct rig_segment *s)
+static bool close_gate_under(struct dev_rig *rig, const struct way *way, const struct rig_segment *s)
 {
 	begin(rig, way, (struct blk_options){ 0 });
 	memset(rig_at(rig, DATA), 0xee, 3u << 20);
@@ -489,7 +489,7 @@ static void test_gate(void **state)
 {
 	struct way slow = { "slow", "memory", false, false, 20000000 };
 	struct rig_segment s[3] = { { HEADER, 16, false }, { DATA, 3u << 20, true }, { STATUS, 1, true } };
-	struct blk_rig rig;
+	struct dev_rig rig;
 
 	(void)state;
 	/* On a busy machine it may have ended before the gate is closed: then with a slower disk. */
@@ -530,7 +530,7 @@ static void test_starved(void **state)
 {
 	(void)state;
 	for (size_t i = 1; i < ARRAY_SIZE(ways); i++) {
-		struct blk_rig rig;
+		struct dev_rig rig;
 
 		begin(&rig, &ways[i], (struct blk_options){ 0 });
 		for (unsigned round = 0; round < 2; round++) {
@@ -561,7 +561,7 @@ static void line(void *context, const char *key, const char *value)
 
 static void test_describe(void **state)
 {
-	struct blk_rig rig;
+	struct dev_rig rig;
 	unsigned lines = 0;
 
 	(void)state;
