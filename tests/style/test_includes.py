@@ -28,7 +28,7 @@ MAY = {
     "road": STATE_OF_A_FUNCTION | {"pci", "channel"},
     "api": STATE_OF_A_FUNCTION | {"pci", "channel", "block", "net", "virtio", "host", "virtio/dev", "virtio/transport", "road"},
     "serve": STATE_OF_A_FUNCTION | {"pci", "channel", "block", "net", "virtio", "host", "virtio/dev", "virtio/transport", "road"},
-    "cli": BASE | {"serve", "drive"},
+    "cli": BASE | {"state", "host", "serve", "drive"},
     "drive": BASE,
     "include": set(),
     "examples": set(),
