@@ -45,7 +45,8 @@ static uint64_t wanted_features(const struct drive_blk_options *o)
 static uint64_t memory_needed(const struct drive_blk_options *o)
 {
 	uint64_t rings = 2 * PAGE + LARGEST_QUEUE * 26u;
-	uint64_t slot = SLOT_LINE + UINT64_C(16) * DRIVE_SEGMENTS + o->buffer_size;
+	/* A buffer begins on a page, so what stands before it may take one. */
+	uint64_t slot = PAGE + SLOT_LINE + UINT64_C(16) * DRIVE_SEGMENTS + o->buffer_size;
 	return align_up(o->queues * (rings + o->depth * slot + UINT64_C(3) * PAGE), 2u << 20);
 }
 

@@ -34,17 +34,14 @@ static void run(struct sum *sum)
 	pintle_raise(sum->function, 0);
 }
 
-static int access_bar(void *device, unsigned bar, uint64_t offset, void *data, uint32_t length, bool write)
+static void access_register(struct sum *sum, uint64_t offset, void *data, bool write)
 {
-	struct sum *sum = device;
 	uint32_t value;
 
-	if (bar != 0 || length != sizeof value || offset % sizeof value || offset >= SUM_END)
-		return 0; /* reads as ones, writes go nowhere: what real devices do */
 	if (!write) {
 		value = offset == SUM_START ? sum->running : sum->registers[offset / 4];
 		memcpy(data, &value, sizeof value);
-		return 0;
+		return;
 	}
 	if (offset <= SUM_LENGTH && !sum->running)
 		memcpy(&sum->registers[offset / 4], data, sizeof value);
@@ -52,6 +49,15 @@ static int access_bar(void *device, unsigned bar, uint64_t offset, void *data, u
 		sum->running = true;
 		run(sum);
 	}
+}
+
+/* One access, of one register or of several neighbours. */
+static int access_bar(void *device, unsigned bar, uint64_t offset, void *data, uint32_t length, bool write)
+{
+	if (bar != 0 || length % 4 || offset % 4 || offset + length > SUM_END)
+		return 0; /* reads as ones, writes go nowhere: what real devices do */
+	for (uint32_t i = 0; i < length; i += 4)
+		access_register(device, offset + i, (uint8_t *)data + i, write);
 	return 0;
 }
 

@@ -28,6 +28,11 @@ struct pintle_blk_options {
  */
 int pintle_blk_create(struct pintle_function **out, struct pintle_loop *loop, const struct pintle_blk_options *options,
 		      struct pintle_error *err);
+/*
+ * The image may have grown: looks at its size again (this blocks as opening does) and tells the driver of a new one. The disk was made by pintle_blk_create. 0 or a negative
+ * errno.
+ */
+int pintle_blk_refresh(struct pintle_function *disk);
 
 #ifdef __cplusplus
 }

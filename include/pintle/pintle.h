@@ -6,9 +6,12 @@
 #define PINTLE_PINTLE_H
 
 #include <pintle/blk.h>
+#include <pintle/css.h>
 #include <pintle/error.h>
 #include <pintle/function.h>
+#include <pintle/guest.h>
 #include <pintle/log.h>
 #include <pintle/loop.h>
+#include <pintle/state.h>
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * A disk of the public interface: image, thread, virtio device and PCI function in one object.
+ * A disk of the public interface: image, thread, virtio device and what presents it (a PCI function, a channel device) in one object.
  */
 #include <errno.h>
 #include <linux/virtio_config.h>
@@ -11,14 +11,14 @@
 #include "base/error.h"
 #include "block/block.h"
 #include "virtio/dev/blk.h"
+#include "virtio/transport/ccw.h"
 #include "virtio/transport/pci.h"
 
 #define QUEUE_SIZE 256
 #define POLL_NS 50000
 #define BIT(n) (UINT64_C(1) << (n))
-#define RING_FEATURES                                                                                                  \
-	(BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_RING_PACKED) | BIT(VIRTIO_F_RING_RESET) | \
-	 BIT(VIRTIO_F_ACCESS_PLATFORM))
+#define CHANNEL_FEATURES (BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VIRTIO_F_RING_PACKED))
+#define PCI_FEATURES (CHANNEL_FEATURES | BIT(VIRTIO_F_RING_RESET) | BIT(VIRTIO_F_ACCESS_PLATFORM))
 
 struct api_blk {
 	struct log_source log;
@@ -27,10 +27,8 @@ struct api_blk {
 	struct virtio_device *virtio;
 };
 
-static void blk_release(struct pintle_function *function)
+static void close_disk(struct api_blk *blk)
 {
-	struct api_blk *blk = function->blk;
-	virtio_pci_destroy(blk->virtio);
 	if (blk->virtio)
 		virtio_device_destroy(blk->virtio); /* closes the image too */
 	else
@@ -39,7 +37,15 @@ static void blk_release(struct pintle_function *function)
 	free(blk);
 }
 
-static int open_disk(struct api_blk *blk, const struct pintle_blk_options *options, struct loop *owner, struct pintle_error *err)
+static void blk_release(struct pintle_function *function)
+{
+	struct api_blk *blk = function->blk;
+	virtio_pci_destroy(blk->virtio);
+	close_disk(blk);
+}
+
+static int open_disk(struct api_blk *blk, const struct pintle_blk_options *options, uint64_t ring_features, struct loop *owner,
+		     struct pintle_error *err)
 {
 	struct block_options block = {
 		.backend = options->path ? "file" : "memory",
@@ -62,7 +68,7 @@ static int open_disk(struct api_blk *blk, const struct pintle_blk_options *optio
 		.queue_size = QUEUE_SIZE,
 		.zero_copy = options->zero_copy,
 		.read_only = options->read_only,
-		.ring_features = RING_FEATURES,
+		.ring_features = ring_features,
 		.io_loops = &io,
 		.io_loop_count = 1,
 		.poll_ns = POLL_NS,
@@ -89,7 +95,7 @@ PINTLE_EXPORT int pintle_blk_create(struct pintle_function **out, struct pintle_
 	function->blk = blk;
 	function->release = blk_release;
 	log_source_init(&blk->log, "%s", options->name);
-	result = open_disk(blk, options, function->loop, err);
+	result = open_disk(blk, options, PCI_FEATURES, function->loop, err);
 	if (!result) {
 		struct virtio_pci_options pci = { .name = options->name, .bus_master = PCI_BUS_MASTER_STRICT, .msix = true };
 		function->virtio = blk->virtio;
@@ -100,5 +106,56 @@ PINTLE_EXPORT int pintle_blk_create(struct pintle_function **out, struct pintle_
 		return result;
 	}
 	*out = function;
+	return 0;
+}
+
+PINTLE_EXPORT int pintle_blk_refresh(struct pintle_function *disk)
+{
+	int result = blk_refresh(disk->virtio);
+	return result < 0 ? result : 0;
+}
+
+PINTLE_EXPORT int pintle_blk_refresh_ccw(struct pintle_channel_device *disk)
+{
+	int result = blk_refresh(disk->virtio);
+	return result < 0 ? result : 0;
+}
+
+static void release_channel(struct pintle_channel_device *device)
+{
+	struct api_blk *blk = device->behind;
+	virtio_ccw_destroy(blk->virtio);
+	close_disk(blk);
+}
+
+static int refresh_channel(struct pintle_channel_device *device)
+{
+	return blk_refresh(device->virtio);
+}
+
+PINTLE_EXPORT int pintle_blk_create_ccw(struct pintle_channel_device **out, struct pintle_loop *loop, const struct pintle_blk_options *options,
+					struct pintle_error *err)
+{
+	struct pintle_channel_device *device = calloc(1, sizeof *device);
+	struct api_blk *blk = calloc(1, sizeof *blk);
+
+	if (!device || !blk) {
+		free(device);
+		free(blk);
+		return error_set(err, -ENOMEM, "no memory for disk %s", options->name);
+	}
+	device->behind = blk;
+	device->release = release_channel;
+	device->refresh = refresh_channel;
+	log_source_init(&blk->log, "%s", options->name);
+	int result = open_disk(blk, options, CHANNEL_FEATURES, api_loop(loop), err);
+	if (!result)
+		result = virtio_ccw_create(&device->channel, blk->virtio, options->name, api_loop(loop), err);
+	device->virtio = blk->virtio;
+	if (result < 0) {
+		pintle_channel_device_destroy(device);
+		return result;
+	}
+	*out = device;
 	return 0;
 }

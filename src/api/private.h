@@ -8,6 +8,7 @@
 #include <pintle/pintle.h>
 
 #include "base/loop.h"
+#include "channel/channel.h"
 #include "life/life.h"
 #include "memory/dma.h"
 #include "pci/function.h"
@@ -41,6 +42,20 @@ struct pintle_function {
 	void (*release)(struct pintle_function *function);
 	struct api_blk *blk;
 };
+
+/* A channel device of the library's own with what stands behind it. */
+struct pintle_channel_device {
+	struct channel_device *channel;
+	struct virtio_device *virtio;
+	/* Destroys the transport with what stands behind it; behind is its own. */
+	void (*release)(struct pintle_channel_device *device);
+	/* Looks at what is behind it again; NULL: there is nothing to look at. */
+	int (*refresh)(struct pintle_channel_device *device);
+	void *behind;
+};
+
+/* The client of a function is gone: calls `stopped` when nothing of it is with a back end any more. */
+void api_client_gone(struct pintle_function *function);
 
 static inline struct loop *api_loop(struct pintle_loop *loop)
 {

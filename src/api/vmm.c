@@ -73,7 +73,7 @@ static void clean(void *context)
 }
 
 /* The client is gone: calls what pintle_detach or pintle_stop_serving was given, when nothing of it is with a back end any more. */
-static void when_clean(struct pintle_function *function)
+void api_client_gone(struct pintle_function *function)
 {
 	/* A disk's own thread is needed until the last request of its client has ended. */
 	if (function->virtio)
@@ -87,7 +87,7 @@ static void detached(struct pci_request *request, int result)
 	struct pintle_function *function = container_of(request, struct pintle_function, connect);
 	(void)result;
 	function->attached = false;
-	when_clean(function);
+	api_client_gone(function);
 }
 
 PINTLE_EXPORT void pintle_detach(struct pintle_function *function, void (*done)(void *context), void *context)
@@ -215,7 +215,7 @@ static void serving_stopped(void *context)
 	struct pintle_function *function = context;
 	vfu_server_destroy(function->server);
 	function->server = NULL;
-	when_clean(function);
+	api_client_gone(function);
 }
 
 PINTLE_EXPORT void pintle_stop_serving(struct pintle_function *function, void (*done)(void *context), void *context)

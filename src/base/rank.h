@@ -15,6 +15,8 @@ enum lock_rank {
 	RANK_HELPERS, /* base/helper.c: the queue of work */
 	RANK_FILES, /* memory/: the table of mapped files that the SIGBUS handler's registry mirrors */
 	RANK_BLOCK, /* block/thread.c: the table of what the channels of a loop share */
+	RANK_CHANNEL, /* channel/: the architected state of a channel subsystem */
+	RANK_ZPCI, /* road/zpci: the events that wait for the guest */
 	RANK_LOG, /* base/log.c: the sink */
 };
 

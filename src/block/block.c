@@ -96,6 +96,21 @@ int block_refresh(struct block_device *device)
 	return device->backend->refresh ? device->backend->refresh(device) : 0;
 }
 
+int block_resize(struct block_device *device, uint64_t size)
+{
+	if (!device->backend->resize)
+		return -EOPNOTSUPP;
+	if (!size || !is_aligned(size, device->info.logical_block))
+		return -EINVAL;
+	if (size == block_device_capacity(device))
+		return 0;
+	int r = device->backend->resize(device, size);
+	if (r)
+		return r;
+	__atomic_store_n(&device->info.capacity, size, __ATOMIC_RELAXED);
+	return 1;
+}
+
 int block_sync(struct block_device *device)
 {
 	return device->backend->sync ? device->backend->sync(device) : 0;
@@ -159,7 +174,8 @@ void block_submit(struct block_channel *channel, struct block_io *io)
 	loop_assert_owner(channel->loop);
 	io->channel = channel;
 	channel->in_flight++;
-	if (__builtin_expect(channel->device->delay_ns || channel->device->fault.operations, 0) && block_wrap_submit(channel, io))
+	if (__builtin_expect(channel->device->delay_ns || channel->device->fault.operations ||
+				     atomic_load_explicit(&channel->device->injecting, memory_order_relaxed), 0) && block_wrap_submit(channel, io))
 		return;
 	channel->device->backend->submit(channel, io);
 }

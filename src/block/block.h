@@ -98,6 +98,21 @@ const char *block_device_describe(const struct block_device *device);
 /* Looks at the size again (an image that was grown; blocks shortly). Returns 1 if it changed, 0 if not, -errno. Owner of the device. */
 int block_refresh(struct block_device *device);
 
+/* Another size for a back end that has no image (null, memory): a multiple of the logical block. Returns as block_refresh; -EOPNOTSUPP: the size is the image's; -EFBIG; -EINVAL. Owner. */
+int block_resize(struct block_device *device, uint64_t size);
+
+/*
+ * For tests of drivers: from now on, requests of these operations fail with `error`, or take at least delay_ns longer. One rule of each kind at a time; a rule ends after `count`
+ * requests (0: any number), or for_ns after the call (0: never), or with another of its kind; operations 0 ends it. -EOPNOTSUPP: a back end that answers at once cannot be slow. Owner.
+ */
+struct block_injection {
+	unsigned operations; /* as block_fault */
+	int error; /* negative errno, or 0: slow */
+	uint64_t delay_ns, count, for_ns;
+};
+int block_inject(struct block_device *device, const struct block_injection *injection);
+uint64_t block_injected(const struct block_device *device); /* requests that met a rule. Any thread */
+
 /* Makes everything that was written stable; blocks: for a helper thread. */
 int block_sync(struct block_device *device);
 

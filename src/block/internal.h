@@ -5,6 +5,8 @@
 #ifndef BLOCK_INTERNAL_H
 #define BLOCK_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 #include "base/loop.h"
 #include "block/block.h"
@@ -24,12 +26,20 @@ struct block_backend {
 	void (*close)(struct block_device *device); /* also of one half opened */
 	int (*sync)(struct block_device *device); /* NULL: nothing is volatile */
 	int (*refresh)(struct block_device *device); /* NULL: the size never changes */
+	int (*resize)(struct block_device *device, uint64_t size); /* NULL: the size is the image's */
 	int (*channel_open)(struct block_channel *channel, struct pintle_error *err); /* may be NULL */
 	void (*channel_close)(struct block_channel *channel); /* may be NULL */
 	void (*submit)(struct block_channel *channel, struct block_io *io);
 };
 
 extern const struct block_backend block_null, block_memory, block_file;
+
+/* One rule of block_inject. The owner writes operations last; any thread reads, each figure by itself. */
+struct block_rule {
+	_Atomic uint32_t operations;
+	_Atomic int error;
+	_Atomic uint64_t delay_ns, left, until;
+};
 
 struct block_device {
 	const struct block_backend *backend;
@@ -40,6 +50,9 @@ struct block_device {
 	bool delay_before;
 	struct block_fault fault;
 	_Atomic uint64_t fault_matches;
+	_Atomic bool injecting; /* there was a rule once */
+	struct block_rule fails, slows;
+	_Atomic uint64_t injected;
 	_Atomic uint32_t channels;
 };
 

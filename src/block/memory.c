@@ -12,10 +12,13 @@
 #include "base/num.h"
 #include "block/internal.h"
 
+/* How far a small disk can grow. */
+#define RESERVED_MIN (UINT64_C(1) << 36)
+
 struct memory_device {
 	struct block_device device;
 	uint8_t *data;
-	uint64_t size;
+	uint64_t size, reserved; /* reserved: addresses, so that the disk can grow in its place while it is used */
 	uint64_t page;
 };
 
@@ -32,7 +35,16 @@ static int memory_open(struct block_device *device, const struct block_options *
 
 	if (!options->size || options->size > SIZE_MAX / 2)
 		return error_set(err, -EINVAL, "a memory disk needs a size");
-	data = mmap(NULL, options->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	m->reserved = max_of(options->size, RESERVED_MIN);
+	data = mmap(NULL, m->reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (data == MAP_FAILED) { /* a limited address space */
+		m->reserved = options->size;
+		data = mmap(NULL, m->reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	}
+	if (data != MAP_FAILED && mprotect(data, options->size, PROT_READ | PROT_WRITE)) {
+		munmap(data, m->reserved);
+		data = MAP_FAILED;
+	}
 	if (data == MAP_FAILED)
 		return error_errno(err, -errno, "cannot reserve %llu bytes of memory", (unsigned long long)options->size);
 	m->data = data;
@@ -60,7 +72,22 @@ static void memory_close(struct block_device *device)
 	struct memory_device *m = memory_of(device);
 
 	if (m->data)
-		munmap(m->data, m->size);
+		munmap(m->data, m->reserved);
+}
+
+/* What was cut off stays until it is needed again: a request may be using it. */
+static int memory_resize(struct block_device *device, uint64_t size)
+{
+	struct memory_device *m = memory_of(device);
+
+	if (size > m->reserved)
+		return -EFBIG;
+	if (size > m->size) {
+		if (mprotect(m->data, size, PROT_READ | PROT_WRITE))
+			return -errno;
+		m->size = size;
+	}
+	return 0;
 }
 
 /* Whole pages are given back, and read as zeroes again; the rest is overwritten. */
@@ -116,5 +143,6 @@ const struct block_backend block_memory = {
 	.channel_size = sizeof(struct block_channel),
 	.open = memory_open,
 	.close = memory_close,
+	.resize = memory_resize,
 	.submit = memory_submit,
 };

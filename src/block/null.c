@@ -2,6 +2,7 @@
 /*
  * The null back end: every request succeeds at once and no data moves. For measuring what is above it.
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "base/num.h"
@@ -35,6 +36,12 @@ static void null_close(struct block_device *device)
 	(void)device;
 }
 
+static int null_resize(struct block_device *device, uint64_t size)
+{
+	(void)device;
+	return size > INT64_MAX ? -EFBIG : 0;
+}
+
 static void null_submit(struct block_channel *channel, struct block_io *io)
 {
 	(void)channel;
@@ -47,5 +54,6 @@ const struct block_backend block_null = {
 	.channel_size = sizeof(struct block_channel),
 	.open = null_open,
 	.close = null_close,
+	.resize = null_resize,
 	.submit = null_submit,
 };

@@ -2,6 +2,7 @@
 /*
  * Delays and injected errors for tests: a layer between block_submit and any back end.
  */
+#include <errno.h>
 #include <stdatomic.h>
 
 #include "base/num.h"
@@ -10,7 +11,7 @@
 /* In the last words of block_io.private. */
 struct wrap {
 	void (*done)(struct block_io *io, int result); /* the caller's */
-	uint64_t when;
+	uint64_t when; /* how long, until the delay begins; then until when */
 	int64_t result;
 };
 _Static_assert(sizeof(struct wrap) <= sizeof(((struct block_io *)0)->private) - BLOCK_PRIVATE_WRAP * sizeof(uint64_t), "fits");
@@ -60,16 +61,19 @@ static void expired(struct loop_timer *timer)
 	}
 }
 
-/* result: 1 where the operation is still to come. Every delay of a device is equal, so the list is in order. */
+/* result: 1 where the operation is still to come. Most delays of a device are equal, so the place in the list is found from its end. */
 static void delay(struct block_io *io, int64_t result)
 {
 	struct block_channel *channel = io->channel;
 	struct wrap *w = wrap_of(io);
+	struct list *after = channel->delayed.prev;
 
 	w->result = result;
-	w->when = loop_clock() + channel->device->delay_ns;
-	list_append(&channel->delayed, &io->link);
-	if (!channel->delay_timer.loop)
+	w->when += loop_clock();
+	while (after != &channel->delayed && wrap_of(list_entry(after, struct block_io, link))->when > w->when)
+		after = after->prev;
+	list_insert_before(after->next, &io->link);
+	if (channel->delayed.next == &io->link)
 		loop_timer_arm(channel->loop, &channel->delay_timer, w->when, expired);
 }
 
@@ -80,24 +84,65 @@ static void done_early(struct block_io *io, int result)
 	delay(io, result);
 }
 
+/* ---- rules that come and go ---- */
+
+static bool meets(struct block_device *device, struct block_rule *rule, const struct block_io *io)
+{
+	if (!(atomic_load_explicit(&rule->operations, memory_order_acquire) & 1u << io->operation))
+		return false;
+	uint64_t until = atomic_load_explicit(&rule->until, memory_order_relaxed);
+	if (until && loop_clock() >= until)
+		return false;
+	uint64_t left = atomic_load_explicit(&rule->left, memory_order_relaxed);
+	do {
+		if (!left)
+			return false;
+	} while (left != UINT64_MAX && !atomic_compare_exchange_weak(&rule->left, &left, left - 1));
+	atomic_fetch_add_explicit(&device->injected, 1, memory_order_relaxed);
+	return true;
+}
+
+int block_inject(struct block_device *device, const struct block_injection *injection)
+{
+	struct block_rule *rule = injection->error ? &device->fails : &device->slows;
+
+	if (!injection->error && device->info.immediate)
+		return -EOPNOTSUPP;
+	atomic_store(&rule->operations, 0);
+	atomic_store(&rule->error, injection->error);
+	atomic_store(&rule->delay_ns, injection->delay_ns);
+	atomic_store(&rule->left, injection->count ? injection->count : UINT64_MAX);
+	atomic_store(&rule->until, injection->for_ns ? loop_clock() + injection->for_ns : 0);
+	atomic_store_explicit(&rule->operations, injection->operations, memory_order_release);
+	atomic_store(&device->injecting, true);
+	return 0;
+}
+
+uint64_t block_injected(const struct block_device *device)
+{
+	return atomic_load_explicit(&device->injected, memory_order_relaxed);
+}
+
 bool block_wrap_submit(struct block_channel *channel, struct block_io *io)
 {
 	struct block_device *device = channel->device;
 	struct wrap *w = wrap_of(io);
-	bool fails = is_faulty(device, io);
+	int error = is_faulty(device, io) ? device->fault.error : meets(device, &device->fails, io) ? atomic_load(&device->fails.error) : 0;
+	uint64_t delay_ns = device->delay_ns + (meets(device, &device->slows, io) ? atomic_load(&device->slows.delay_ns) : 0);
 
-	if (!device->delay_ns) {
-		if (!fails)
+	if (!delay_ns) {
+		if (!error)
 			return false;
 		if (device->info.immediate) {
-			block_io_end(io, device->fault.error);
+			block_io_end(io, error);
 			return true;
 		}
 	}
 	w->done = io->done;
-	if (fails) {
+	w->when = delay_ns;
+	if (error) {
 		/* Also without a delay it ends by the loop: not from inside block_submit. */
-		delay(io, device->fault.error);
+		delay(io, error);
 	} else if (device->delay_before) {
 		delay(io, 1);
 	} else {

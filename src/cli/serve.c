@@ -13,6 +13,7 @@
 static const struct option options[] = {
 	{ "device", required_argument, NULL, 'd' },
 	{ "road", required_argument, NULL, 'r' },
+	{ "control", required_argument, NULL, 'C' },
 	{ "config", required_argument, NULL, 'c' },
 	{ "io-threads", required_argument, NULL, 'i' },
 	{ "control-threads", required_argument, NULL, 'o' },
@@ -33,6 +34,8 @@ static void help(FILE *out)
 	serve_keys_describe(serve_device_keys, print_key, out);
 	fputs("  --road vfio-user,KEY=VALUE,...      of the device before it\n", out);
 	serve_keys_describe(serve_road_keys, print_key, out);
+	fputs("  --control KEY=VALUE,...      a socket for `pintle ctl` and `pintle inject`\n", out);
+	serve_keys_describe(serve_control_keys, print_key, out);
 	fputs("  --config FILE      the same as JSON\n", out);
 	serve_keys_describe(serve_global_keys, print_key, out);
 	fputs("      (as options: --io-threads 2, --control-threads 1, --sandbox off)\n"
@@ -50,6 +53,8 @@ static int apply(struct serve_config *config, int option, const char *name, cons
 		return serve_config_device(config, value, err);
 	case 'r':
 		return serve_config_road(config, value, err);
+	case 'C':
+		return serve_config_control(config, value, err);
 	case 'c':
 		return serve_config_file(config, value, err);
 	case 'v':

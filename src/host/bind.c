@@ -142,8 +142,7 @@ int host_unbind(const char *root, const char *state, const char *address, char d
 	if (!former[0] || host_sysfs_write(root, device.address, "bus/pci/drivers/%s/bind", former))
 		find_driver(root, device.address);
 	forget(state, device.address);
-	if (!host_device_read(&device, root, device.address, NULL))
-		strcpy(driver, device.driver);
+	host_sysfs_link(root, driver, HOST_NAME_MAX, "bus/pci/devices/%s/driver", device.address);
 	if (former[0] && strcmp(former, driver))
 		return error_set(err, -EIO, "%s had belonged to %s, which did not take it back; the kernel's log says why", device.address, former);
 	return 0;

@@ -20,11 +20,13 @@
 #define IRQ_MSI_MAX 32u
 #define IRQ_NOWHERE (-1)
 #define IRQ_CALLBACK (-2)
+#define IRQ_LOST (-3) /* deliverable, and the next ones are to be lost (irq_lose) */
 
-/* What is below zero and not one of the two above does not occur. */
+/* What is below zero and not one of the three above does not occur. */
 struct irq_vector {
 	alignas(64) _Atomic int deliver; /* owner writes: an eventfd, IRQ_NOWHERE or IRQ_CALLBACK */
 	_Atomic uint64_t delivered; /* whoever delivers */
+	_Atomic uint32_t to_lose, lost; /* whoever loses them; to_lose is set by the owner */
 	/* owner */
 	int fd; /* the trigger bound by the client, -1: none */
 	bool masked; /* by SET_IRQS */
@@ -35,6 +37,8 @@ struct irq_vector {
 struct irq_entry {
 	uint32_t word[4];
 };
+/* Bits that exist, of the four words of an entry (irq_table.c). */
+extern const uint32_t irq_entry_bits[4];
 #define IRQ_ENTRY_CONTROL 3
 #define IRQ_ENTRY_MASKED 1u
 
@@ -63,6 +67,7 @@ struct irq_set {
 	_Atomic uint32_t mode; /* enum irq_kind: IRQ_INTX, IRQ_MSI or IRQ_MSIX; owner writes */
 	_Atomic bool level; /* the device's side of the INTx line */
 	_Atomic bool posted; /* `message` is on its way */
+	_Atomic bool lose_ended; /* a vector has lost what it was to lose: the owner looks at all of them */
 	struct loop_message message;
 	_Atomic(irq_callback_fn *) callback;
 
@@ -74,6 +79,9 @@ struct irq_set {
 	struct irq_entry *wanted, *held; /* MSI-X */
 	uint32_t msi_mask;
 	struct irq_line intx, err, req;
+	irq_below_fn *below; /* physical functions */
+	void *below_context;
+	uint64_t unmasks;
 	bool intx_reported; /* the level that the call-back was told last */
 	struct loop_fd unmask_watch; /* the resample eventfd */
 	bool reporting; /* call-backs are being called further up the stack */
@@ -95,9 +103,19 @@ struct irq_set {
 bool irq_refresh(struct irq_set *set, struct irq_messages *messages, uint32_t vector);
 void irq_drive_line(struct irq_set *set);
 void irq_notify_owner(struct irq_set *set);
+/* What is to be bound below may be another now. */
+static inline void irq_tell_below(struct irq_set *set)
+{
+	if (set->below)
+		set->below(set->below_context);
+}
 /* The vectors of a kind, NULL for kinds that are lines. */
 struct irq_messages *irq_messages_of(struct irq_set *set, enum irq_kind kind);
 struct irq_line *irq_line_of(struct irq_set *set, enum irq_kind kind);
+
+/* irq_lose.c */
+/* A raised vector whose deliver is IRQ_LOST; any thread. */
+void irq_lose_one(struct irq_set *set, struct irq_messages *messages, uint32_t vector);
 
 /* irq_bind.c */
 void irq_bind_destroy(struct irq_set *set);

@@ -140,6 +140,8 @@ static void deliver(struct irq_set *set, struct irq_messages *messages, uint32_t
 	if (where >= 0) {
 		atomic_fetch_add_explicit(&messages->vectors[vector].delivered, 1, memory_order_relaxed);
 		event_fd_signal(where);
+	} else if (where == IRQ_LOST) {
+		irq_lose_one(set, messages, vector);
 	} else {
 		set_bit(messages->due, vector);
 		irq_notify_owner(set);
@@ -238,6 +240,8 @@ static void owner_message(struct loop_message *message)
 	set->reporting = !set->destroyed;
 	/* Before looking: what is raised from now on posts again. */
 	atomic_store(&set->posted, false);
+	if (set->reporting && atomic_exchange(&set->lose_ended, false))
+		irq_reconcile(set);
 	if (set->reporting) {
 		if (!atomic_load(&set->callback)) {
 			irq_drive_line(set);
@@ -333,9 +337,13 @@ bool irq_refresh(struct irq_set *set, struct irq_messages *messages, uint32_t ve
 			after = IRQ_CALLBACK;
 		else if (v->fd >= 0)
 			after = v->fd;
+		if (after != IRQ_NOWHERE && atomic_load_explicit(&v->to_lose, memory_order_relaxed))
+			after = IRQ_LOST;
 	}
-	if (after != before)
+	if (after != before) {
 		atomic_store(&v->deliver, after);
+		irq_tell_below(set);
+	}
 	if (after != IRQ_NOWHERE) {
 		bool pending = mutate(MUTATE_LAW2_TWICE) ? test_bit(messages->pending, vector) :
 							   take_bit(messages->pending, vector);
@@ -348,6 +356,7 @@ bool irq_refresh(struct irq_set *set, struct irq_messages *messages, uint32_t ve
 static void refresh_all(struct irq_set *set)
 {
 	bool taken = false;
+	irq_tell_below(set); /* the line, and the mode itself */
 	for (uint32_t i = 0; i < set->msix.count; i++)
 		taken |= irq_refresh(set, &set->msix, i);
 	for (uint32_t i = 0; i < set->msi.count; i++)
@@ -466,4 +475,43 @@ void irq_set_conditions(struct irq_set *set, uint32_t conditions)
 uint32_t irq_conditions(const struct irq_set *set)
 {
 	return set->conditions;
+}
+
+/* ---- physical functions ---- */
+
+void irq_set_below(struct irq_set *set, irq_below_fn *fn, void *context)
+{
+	loop_assert_owner(set->owner);
+	set->below = fn;
+	set->below_context = context;
+}
+
+int irq_target(const struct irq_set *set, enum irq_kind kind, uint32_t vector)
+{
+	const uint32_t needed = IRQ_INTX_ENABLED | IRQ_D0;
+
+	if (vector >= irq_count(set, kind))
+		return -1;
+	switch (kind) {
+	case IRQ_MSIX:
+	case IRQ_MSI: {
+		const struct irq_vector *v = kind == IRQ_MSIX ? &set->msix.vectors[vector] : &set->msi.vectors[vector];
+		return max_of(atomic_load_explicit(&v->deliver, memory_order_relaxed), -1);
+	}
+	case IRQ_INTX:
+		return irq_uses_intx(set) && !set->intx.masked && (set->conditions & needed) == needed ? set->intx.fd : -1;
+	case IRQ_ERR: return set->err.fd;
+	case IRQ_REQ: return set->req.fd;
+	default: return -1;
+	}
+}
+
+int irq_unmask_target(const struct irq_set *set)
+{
+	return set->unmask_watch.fd;
+}
+
+uint64_t irq_unmasks(const struct irq_set *set)
+{
+	return set->unmasks;
 }

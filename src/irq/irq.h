@@ -104,12 +104,48 @@ int irq_bind_unmask(struct irq_set *set, int fd);
 /* SET_IRQS trigger with no data: as if the device had raised it. */
 int irq_inject(struct irq_set *set, enum irq_kind kind, uint32_t vector);
 
+/* ---- physical functions: the kernel delivers, straight into the client's eventfds; owner ---- */
+
+/*
+ * Told when what has to be bound below may have changed: a trigger, a mask, a condition, a loss. It is called from the middle of such a change, perhaps often, and only notes it: what
+ * irq_target says when the change is over is to be made true below before the access is answered (life_hold).
+ */
+typedef void irq_below_fn(void *context);
+void irq_set_below(struct irq_set *set, irq_below_fn *fn, void *context);
+/* The eventfd that a vector has to signal now, -1: none. It stays open until the life has settled after the call that took it away. Of INTx: bound, enabled and not masked by the client. */
+int irq_target(const struct irq_set *set, enum irq_kind kind, uint32_t vector);
+/* The client's eventfd that unmasks INTx; -1: none. With a below the set does not watch it itself. */
+int irq_unmask_target(const struct irq_set *set);
+/* How often INTx was unmasked by the client: one more means that the line, which the kernel masks when it delivers, is to be unmasked. */
+uint64_t irq_unmasks(const struct irq_set *set);
+
+/*
+ * For tests of drivers: the next count interrupts of a vector of the enabled message mode are lost, as a faulty path below would lose them: not delivered and not pending. 0 ends it.
+ * -ENOTSUP with INTx, -EINVAL out of range.
+ */
+int irq_lose(struct irq_set *set, uint32_t vector, uint32_t count);
+uint32_t irq_lost(const struct irq_set *set, enum irq_kind kind, uint32_t vector); /* how many were */
+
 struct irq_vector_info {
 	bool bound, masked, pending, held_differs;
 	uint64_t message_address;
 	uint32_t message_data;
 	uint64_t delivered;
 };
+/* ---- saved state (law 7); owner, the I/O threads are quiescent and raise nothing ---- */
+
+/* What the client has not read from its triggers becomes pending again: it travels too, and is delivered once. irq_reconcile delivers it here after all. */
+void irq_take_back(struct irq_set *set);
+/* The wanted MSI-X entries, 16 bytes each; false if they are as after a reset. */
+bool irq_save_table(const struct irq_set *set, uint8_t *table);
+/* 64 pending bits of IRQ_MSIX or IRQ_MSI. */
+uint64_t irq_save_pending(const struct irq_set *set, enum irq_kind kind, uint32_t word);
+uint32_t irq_save_msi_mask(const struct irq_set *set);
+bool irq_save_level(const struct irq_set *set);
+/* Nothing is bound yet. Bits that do not exist are dropped. The mask goes by irq_msi_set_mask, the level by irq_level. */
+void irq_restore_table(struct irq_set *set, const uint8_t *table);
+void irq_restore_pending(struct irq_set *set, enum irq_kind kind, uint32_t word, uint64_t bits);
+
 int irq_vector_info(const struct irq_set *set, enum irq_kind kind, uint32_t vector, struct irq_vector_info *info);
 
 #endif

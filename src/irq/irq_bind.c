@@ -99,6 +99,7 @@ static void bind_line(struct irq_set *set, enum irq_kind kind, int fd)
 	struct irq_line *line = irq_line_of(set, kind);
 	exchange_fd(set, &line->fd, fd);
 	line->masked = false;
+	irq_tell_below(set);
 	if (kind == IRQ_INTX)
 		irq_drive_line(set);
 }
@@ -135,14 +136,28 @@ static void unbind_range(struct irq_set *set, enum irq_kind kind, uint32_t start
 	}
 }
 
+/* Room was made for it when it was bound. */
+static void bury_one(struct irq_set *set, int fd)
+{
+	assert(set->dying_count < set->dying_room);
+	set->dying[set->dying_count++] = fd;
+	set->bound_count--;
+	bury(set);
+}
+
 static void end_unmask(struct irq_set *set)
 {
 	if (set->unmask_watch.fd < 0)
 		return;
 	int fd = set->unmask_watch.fd;
-	loop_fd_remove(&set->unmask_watch);
+	if (set->unmask_watch.loop)
+		loop_fd_remove(&set->unmask_watch);
 	set->unmask_watch.fd = -1;
-	close(fd); /* only the owner uses it */
+	irq_tell_below(set);
+	if (set->below)
+		bury_one(set, fd); /* the kernel may be looking at it still */
+	else
+		close(fd); /* only the owner uses it */
 }
 
 int irq_unbind(struct irq_set *set, enum irq_kind kind, uint32_t start, uint32_t count)
@@ -202,8 +217,11 @@ int irq_mask(struct irq_set *set, enum irq_kind kind, uint32_t start, uint32_t c
 		if (irq_refresh(set, messages, i))
 			life_touch(set->life);
 	}
-	if (!messages && count)
+	if (!messages && count) {
 		irq_line_of(set, kind)->masked = masked;
+		set->unmasks += kind == IRQ_INTX && !masked;
+		irq_tell_below(set);
+	}
 	if (kind == IRQ_INTX)
 		irq_drive_line(set);
 	return 0;
@@ -227,9 +245,21 @@ int irq_bind_unmask(struct irq_set *set, int fd)
 			close(fd);
 		return -EINVAL;
 	}
+	int room = make_room(set, 1);
+	if (room) {
+		if (fd >= 0)
+			close(fd);
+		return room;
+	}
 	end_unmask(set);
 	if (fd < 0)
 		return 0;
+	if (set->below) {
+		set->unmask_watch.fd = fd;
+		set->bound_count++; /* its place among the dying */
+		irq_tell_below(set);
+		return 0;
+	}
 	int ret = loop_fd_add(set->owner, &set->unmask_watch, fd, EPOLLIN, unmask_asked);
 	if (ret) {
 		set->unmask_watch.fd = -1;

@@ -6,8 +6,7 @@
 
 #include "irq/internal.h"
 
-/* Bits that exist, of the four words of an entry. */
-static const uint32_t entry_bits[4] = { ~3u, ~0u, ~0u, IRQ_ENTRY_MASKED };
+const uint32_t irq_entry_bits[4] = { ~3u, ~0u, ~0u, IRQ_ENTRY_MASKED };
 
 /* Table and pending bits are accessed by aligned dwords and qwords only. */
 static bool access_ok(uint64_t offset, uint32_t length, uint64_t size)
@@ -46,7 +45,7 @@ void irq_table_write(struct irq_set *set, uint64_t offset, const uint8_t *data, 
 	uint32_t vector = (uint32_t)(offset / sizeof *set->wanted);
 	for (uint32_t i = 0; i < length; i += 4) {
 		uint64_t word = (offset + i) / 4 % 4;
-		set->wanted[vector].word[word] = load_le32(data + i) & entry_bits[word];
+		set->wanted[vector].word[word] = load_le32(data + i) & irq_entry_bits[word];
 	}
 	set->held[vector] = set->wanted[vector];
 	set->msix.vectors[vector].held = true;

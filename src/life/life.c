@@ -119,6 +119,14 @@ int life_move(struct life *life, enum life_event event)
 
 /* ---- the gate ---- */
 
+static void say_conditions(struct life *life)
+{
+	char names[256];
+
+	if (log_get_level() >= LOG_LEVEL_DEBUG)
+		log_debug(life->log, "gate: %s", life_condition_names(gate_conditions(&life->gate), names, sizeof names));
+}
+
 void life_listen(struct life *life, struct life_listener *listener)
 {
 	loop_assert_owner(life->owner);
@@ -132,6 +140,8 @@ void life_close(struct life *life, uint32_t conditions)
 	if (!conditions)
 		return;
 	gate_store(&life->gate, before | conditions);
+	if (conditions & ~before)
+		say_conditions(life);
 	life_touch(life);
 	if (before)
 		return;
@@ -148,6 +158,8 @@ void life_open(struct life *life, uint32_t conditions)
 	uint32_t before = gate_conditions(&life->gate);
 	uint32_t after = before & ~conditions;
 	gate_store(&life->gate, after);
+	if (after != before)
+		say_conditions(life);
 	if (!before || after)
 		return;
 	list_for_each_safe(link, tmp, &life->listeners) {

@@ -23,13 +23,15 @@
 	X(NEEDS_RESET, "needs-reset", "the device has failed until it is reset")               \
 	X(FAILED, "failed", "the driver has given up (FAILED)")                                \
 	X(STOPPED, "stopped", "stopped for migration or upgrade")                              \
-	X(DETACHING, "detaching", "on its way out")                                            \
+	X(DETACHING, "detaching", "on its way out, or out")                                            \
 	X(NO_CLIENT, "no-client", "no client is connected")                                    \
 	X(NO_BUS_MASTER, "no-bus-master", "bus master is off in the PCI command register")     \
 	X(NOT_D0, "not-d0", "the power state is not D0")                                       \
 	X(FENCE, "fence", "back-end requests of the previous life have not ended (law 4)")     \
 	X(QUEUE_DISABLED, "queue-disabled", "the queue is not enabled")                        \
-	X(QUEUE_RESET, "queue-reset", "the queue is in reset")
+	X(QUEUE_RESET, "queue-reset", "the queue is in reset")                                 \
+	X(NOT_ENABLED, "not-enabled", "the subchannel is not enabled")                             \
+	X(BLOCKED, "blocked", "the road blocks it (zPCI: the error state)")
 
 enum life_condition_index {
 #define X(id, name, text) LIFE_INDEX_##id,
@@ -55,8 +57,9 @@ char *life_condition_names(uint32_t conditions, char *buffer, size_t size);
 	X(RESETTING, "resetting", "a reset has not ended")                               \
 	X(ASKED, "unplug-asked", "unplug was asked for; works on until the client goes") \
 	X(LEAVING, "leaving", "the client is gone or going; quiescing, unbinding, resetting") \
+	X(UNPLUGGING, "unplugging", "as leaving, of a function that is not offered again afterwards") \
 	X(QUARANTINED, "quarantined", "could not be made clean; not offered again")      \
-	X(GONE, "gone", "removed")
+	X(GONE, "gone", "unplugged or removed; not offered until it is plugged again")
 
 enum life_state {
 #define X(id, name, text) LIFE_STATE_##id,
@@ -80,6 +83,7 @@ enum life_state {
 	X(UNPLUG_ASK, "asked-unplug", "unplug with the guest's cooperation")                   \
 	X(UNPLUG_FORCE, "forced-unplug", "unplug that needs nobody")                           \
 	X(SURPRISE_REMOVAL, "surprise-removal", "the device went away under the guest")        \
+	X(PLUG, "plug", "offered again after it was unplugged or removed")                      \
 	X(SETTLED, "settled", "what the event before had begun has ended")                     \
 	X(UNCLEAN, "unclean", "a handover step failed at its strongest")
 

@@ -133,7 +133,7 @@ static void settle(struct dma_space *space)
 	while (!list_empty(&space->commits)) {
 		struct dma_commit *commit = list_entry(space->commits.next, struct dma_commit, link);
 
-		if (!commit->ready)
+		if (!commit->ready || commit->mirroring)
 			break;
 		list_remove(&commit->link);
 		release_commit(commit);
@@ -152,6 +152,14 @@ static bool was_last(struct dma_commit *commit)
 static void become_ready(struct dma_commit *commit)
 {
 	commit->ready = true;
+	settle(commit->space);
+}
+
+void dma_space_mirrored(struct dma_commit *commit, int error)
+{
+	loop_assert_owner(commit->space->owner);
+	commit->mirroring = false;
+	commit->error = error;
 	settle(commit->space);
 }
 
@@ -371,6 +379,8 @@ bool dma_space_commit(struct dma_space *space, struct dma_commit *commit, void (
 	commit->retired = NULL;
 	commit->drains = NULL;
 	commit->ready = false;
+	commit->error = 0;
+	commit->mirroring = space->mirror && space->mirror_stale;
 	list_init(&commit->link);
 
 	publish(space);
@@ -392,8 +402,12 @@ bool dma_space_commit(struct dma_space *space, struct dma_commit *commit, void (
 	if (space->kept.node_count >= SPACE_KEPT_NODES || list_empty(&space->users))
 		sweep(space);
 
+	if (commit->mirroring) {
+		space->mirror_stale = false;
+		commit->mirroring = !space->mirror->apply(space->mirror_context, commit);
+	}
 	/* A commit that is not ready, or has others before it, settles later. */
-	if (commit->ready && list_empty(&space->commits)) {
+	if (commit->ready && !commit->mirroring && list_empty(&space->commits)) {
 		release_commit(commit);
 		return true;
 	}
@@ -488,6 +502,7 @@ void space_free_if_unused(struct dma_space *space)
 	}
 	retired_release(space, &space->kept);
 	tree_fini(&space->tree);
+	withdrawn_free(space);
 	files_fini(&space->files);
 	free(atomic_load(&space->dirty));
 	free(space->discard);

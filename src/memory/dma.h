@@ -23,8 +23,9 @@
 #include "base/loop.h"
 #include "memory/gate.h"
 
-/* Most mappings of one space: what vfio clients assume (max_dma_maps). */
-#define DMA_MAPPINGS_MAX 65535u
+/* Most mappings of one space, at up to 200 bytes each. QEMU's s390x machine does not count what it maps, 4 KiB at a time, and Linux there unmaps late: from 6.7 on up to 32,768
+ * requests of up to 32 pages wait for it, before that as many pages as the guest has memory. With the 65535 that vfio clients assume, guests of 512 MiB stood still. */
+#define DMA_MAPPINGS_MAX (1u << 20)
 
 enum dma_access {
 	DMA_READ = 1, /* the device reads guest memory */
@@ -134,9 +135,26 @@ struct dma_commit {
 	void *retired; /* the space's */
 	struct dma_drain *drains;
 	bool ready;
+	bool mirroring; /* the mirror has not applied it yet */
+	int error; /* what the mirror could not do: 0 or a negative errno; valid when settled */
 };
 
 bool dma_space_commit(struct dma_space *space, struct dma_commit *commit, void (*settled)(struct dma_commit *));
+
+/*
+ * Somebody who keeps a copy of the table elsewhere: the IOMMU of a physical device. All calls come from the owner. map and unmap note a change and cannot fail, but map may refuse
+ * (the range is not mapped then, with that error); apply makes all that was noted true: either at once (true), or dma_space_mirrored() follows from the owner. A commit settles after that,
+ * and only then memory that was unmapped goes away.
+ */
+struct dma_mirror {
+	/* host NULL: by message; the device cannot reach it. */
+	int (*map)(void *context, uint64_t iova, uint64_t size, unsigned access, void *host, struct pintle_error *err);
+	void (*unmap)(void *context, uint64_t iova, uint64_t size);
+	bool (*apply)(void *context, struct dma_commit *commit);
+};
+/* Before anything is mapped; the structure is the caller's and stays. */
+void dma_space_set_mirror(struct dma_space *space, const struct dma_mirror *mirror, void *context);
+void dma_space_mirrored(struct dma_commit *commit, int error);
 
 struct dma_stats {
 	uint64_t mappings, mapped_bytes, files, files_bytes, maps, unmaps, misses;
@@ -145,6 +163,13 @@ void dma_space_stats(const struct dma_space *space, struct dma_stats *stats);
 /* In order of address, for show and probe. The call-back returns false to end. */
 void dma_space_each(const struct dma_space *space,
 		    bool (*fn)(void *context, uint64_t iova, uint64_t size, unsigned access, bool by_message), void *context);
+
+/*
+ * For tests of drivers: takes the mappings in a range away as dma_space_unmap does, and can give them back (all that were withdrawn; those that the client has unmapped or mapped over
+ * meanwhile are forgotten). Both are followed by a commit. Returns 0 or as dma_space_unmap; how many bytes came back.
+ */
+int dma_space_withdraw(struct dma_space *space, uint64_t iova, uint64_t size, uint64_t *bytes);
+uint64_t dma_space_give_back(struct dma_space *space);
 
 /* Dirty log: while set, every write through a view is reported, from the writing thread. Owner; takes effect after a settled commit. */
 typedef void dma_dirty_fn(void *context, uint64_t iova, uint64_t length);

@@ -25,6 +25,7 @@ int dma_space_create(struct dma_space **out, struct loop *owner, struct log_sour
 	files_init(&space->files, log);
 	list_init(&space->users);
 	list_init(&space->commits);
+	list_init(&space->withdrawn);
 	retired_init(&space->kept);
 	retired_init(&space->swept);
 	dma_install_sigbus();
@@ -104,11 +105,24 @@ int dma_space_map(struct dma_space *space, uint64_t iova, uint64_t size, unsigne
 		if (entry.file)
 			entry.host = entry.file->base + offset;
 	}
+	if (space->mirror) {
+		rc = space->mirror->map(space->mirror_context, iova, size, access, entry.host, err);
+		if (rc < 0)
+			return rc; /* the file, if it is new, goes with the next one that is unmapped, or with the space */
+		space->mirror_stale = true;
+	}
 	tree_insert(&space->tree, &entry);
 	count_in(space, &entry);
 	space->maps++;
 	space->added = true;
 	return 0;
+}
+
+void dma_space_set_mirror(struct dma_space *space, const struct dma_mirror *mirror, void *context)
+{
+	loop_assert_owner(space->owner);
+	space->mirror = mirror;
+	space->mirror_context = context;
 }
 
 /* ---- unmapping ---- */
@@ -121,6 +135,14 @@ static void count_out(struct dma_space *space, struct file_view *file, uint64_t 
 	/* It may wait for an earlier commit already, and have been mapped again since: now it waits for this one. */
 	list_remove(&file->link);
 	list_append(&space->batch->retired.files, &file->link);
+}
+
+static void tell_mirror(struct dma_space *space, uint64_t iova, uint64_t size)
+{
+	if (!space->mirror)
+		return;
+	space->mirror->unmap(space->mirror_context, iova, size);
+	space->mirror_stale = true;
 }
 
 static void removed(void *context, const struct tree_entry *entry)
@@ -179,6 +201,7 @@ int dma_space_unmap(struct dma_space *space, uint64_t iova, uint64_t size, uint6
 		*unmapped = 0;
 	if (!size || wraps(iova, size))
 		return -EINVAL;
+	withdrawn_forget(space, iova, last);
 	rc = check_unmap(space, iova, last, &low, &high);
 	if (rc <= 0)
 		return rc;
@@ -197,6 +220,7 @@ int dma_space_unmap(struct dma_space *space, uint64_t iova, uint64_t size, uint6
 	if (high.size)
 		tree_insert(&space->tree, &high);
 	batch_widen(space->batch, iova, last);
+	tell_mirror(space, iova, size);
 	if (unmapped)
 		*unmapped = bytes - space->mapped_bytes;
 	return 0;
@@ -207,6 +231,7 @@ int dma_space_unmap_all(struct dma_space *space)
 	int rc;
 
 	loop_assert_owner(space->owner);
+	withdrawn_forget(space, 0, UINT64_MAX);
 	if (!space->tree.root)
 		return 0;
 	rc = batch_reserve(space);
@@ -214,6 +239,7 @@ int dma_space_unmap_all(struct dma_space *space)
 		return rc;
 	tree_remove(&space->tree, 0, UINT64_MAX, removed, space);
 	batch_widen(space->batch, 0, UINT64_MAX);
+	tell_mirror(space, 0, UINT64_MAX);
 	return 0;
 }
 

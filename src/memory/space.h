@@ -81,6 +81,9 @@ struct dma_space {
 	alignas(64) struct loop *owner;
 	struct log_source *log;
 	struct discard *discard; /* fixed while there are users */
+	const struct dma_mirror *mirror;
+	void *mirror_context;
+	bool mirror_stale; /* changes were noted since the last commit */
 	struct tree tree;
 	struct files files;
 	struct dirty_log *staged; /* the log that the next commit publishes */
@@ -92,6 +95,9 @@ struct dma_space {
 	struct loop **loops; /* the users', each once */
 	unsigned loop_count, user_count, user_capacity, drainers;
 
+	bool withdrawing;
+	struct list withdrawn; /* struct withdrawn, withdraw.c: pieces that are to come back */
+
 	struct list commits; /* not settled, in order */
 	bool settling, destroyed;
 
@@ -100,6 +106,10 @@ struct dma_space {
 	struct loop_quiesce sweep;
 	bool sweeping;
 };
+
+/* withdraw.c: what the client unmaps does not come back */
+void withdrawn_forget(struct dma_space *space, uint64_t first, uint64_t last);
+void withdrawn_free(struct dma_space *space);
 
 /* commit.c */
 void retired_init(struct retired *retired);

@@ -49,6 +49,8 @@ static int config_write(struct pci_function *function, uint32_t offset, const ui
 	if (function->flr_started)
 		pci_reset(function, LIFE_EVENT_FLR);
 	function->bist_started = function->flr_started = false;
+	if (function->ops->config_written)
+		function->ops->config_written(function->device);
 	return 0;
 }
 
@@ -140,6 +142,12 @@ int pci_access(struct pci_function *function, struct pci_request *request)
 
 	if (!length)
 		return -EINVAL;
+	/* Nobody answers on the bus: reads give all-ones, writes go nowhere (PCI Express Base 5.0, section 2.3.2). */
+	if (life_state(function->life) == LIFE_STATE_GONE || (function->ops->ready && !function->ops->ready(function->device))) {
+		if (!request->access.write)
+			memset(data, 0xff, length);
+		return 0;
+	}
 	if (region == PCI_REGION_CONFIG && range_within(offset, length, function->config.size))
 		result = request->access.write ? config_write(function, (uint32_t)offset, data, length) :
 						 config_read(function, (uint32_t)offset, data, length);

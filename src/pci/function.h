@@ -32,6 +32,8 @@
 enum pci_region { PCI_REGION_BAR0 = 0, PCI_REGION_ROM = 6, PCI_REGION_CONFIG = 7, PCI_REGION_VGA = 8, PCI_REGIONS = 9 };
 
 struct pci_function;
+struct state_reader;
+struct state_writer;
 
 /* ---- requests; made by a road, the road's until complete is called ---- */
 
@@ -93,8 +95,23 @@ struct pci_device_ops {
 	unsigned (*io_fds)(void *device, unsigned bar, struct pci_io_fd *fds, unsigned max);
 	/* Are non-posted requests pending (PCIe Device Status, Transactions Pending)? May be NULL. */
 	bool (*transactions_pending)(void *device);
+	/*
+	 * Saved state (law 7); all three NULL: this device has none that it can say. quiet calls done, from the owner's loop or at once, when no request is with the back
+	 * end; the gate is closed by `stopped`. save writes the device's sections, then calls done likewise; what goes wrong is the writer's error, -EAGAIN where
+	 * the device is not quiet any more. restore: the function is as new and its own registers are in place; on an error a reset follows.
+	 */
+	void (*quiet)(void *device, void (*done)(void *context), void *context);
+	void (*save)(void *device, struct state_writer *writer, void (*done)(void *context), void *context);
+	int (*restore)(void *device, const struct state_reader *reader, struct pintle_error *err);
 	/* Prints `key: value` lines for show; may be NULL. */
 	void (*describe)(void *device, void (*line)(void *context, const char *key, const char *value), void *context);
+	/* ---- physical functions; all may be NULL ---- */
+	/* The guest has written configuration space, and the registers have taken it. What has to follow below is begun here, under life_hold where the answer waits for it. */
+	void (*config_written)(void *device);
+	/* Does it answer? While it does not, reads give all-ones and writes go nowhere (law 8: a reset that takes its time). */
+	bool (*ready)(void *device);
+	/* At the end of a handover: is nothing of the client left in the hardware? */
+	bool (*clean)(void *device);
 };
 
 #define PCI_PENDING 1
@@ -168,6 +185,27 @@ struct pci_region_info {
 void pci_function_region(const struct pci_function *function, unsigned region, struct pci_region_info *info);
 unsigned pci_function_io_fds(struct pci_function *function, unsigned bar, struct pci_io_fd *fds, unsigned max);
 void pci_function_describe(struct pci_function *function, void (*line)(void *, const char *, const char *), void *context);
+
+/* ---- what a tester asks, from inside a PCI_REQUEST_CALL (inject.c) ---- */
+
+/* Bus master changes without the guest having written it. */
+void pci_inject_bus_master(struct pci_function *function, bool on);
+/* The device's copy of the MSI-X table is lost, without any reset, and found to be. */
+void pci_inject_lost_table(struct pci_function *function);
+
+/* ---- saved state (law 7) ---- */
+
+/*
+ * Stops the function (LIFE_STOPPED), waits for the back end without blocking anybody, and gives done the file, malloc'ed and done's own (or result < 0 and err).
+ * 0: done will be called, once, from the owner's loop or from inside. No request of the function is held up but for the moment of collecting.
+ * The function stays stopped: it is destroyed next, loses its client, or is resumed.
+ */
+typedef void pci_saved_fn(void *context, int result, void *file, size_t length, const struct pintle_error *err);
+int pci_function_save(struct pci_function *function, uint32_t level, pci_saved_fn *done, void *context, struct pintle_error *err);
+/* It was saved in vain: goes on where it stopped. */
+void pci_function_resume(struct pci_function *function);
+/* On a function that has had no client yet. On an error it is as new, and err says what differs. */
+int pci_function_restore(struct pci_function *function, const void *file, size_t length, struct pintle_error *err);
 
 /* ---- what a device asks ---- */
 

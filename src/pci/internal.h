@@ -43,6 +43,8 @@ struct pci_function {
 	int access_result;
 	void (*after)(struct pci_function *function); /* the next step of `current`, when what it began has settled */
 
+	struct pci_saving *saving; /* function_state.c; NULL: not being saved */
+
 	/* handover */
 	struct dma_commit commit;
 	bool escalated;
@@ -65,6 +67,9 @@ void pci_command_init(struct pci_function *function);
 bool pci_bus_master(const struct pci_function *function);
 /* Brings the gate's conditions and the interrupts' in line with the registers. */
 void pci_conditions_update(struct pci_function *function);
+
+/* Does the saved state have every register that can change? For tests. */
+bool pci_state_covers(const struct pci_function *function);
 
 /* ---- one file each ---- */
 void pci_header_init(struct pci_function *function, const struct pci_function_options *options);

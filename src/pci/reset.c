@@ -99,6 +99,8 @@ static bool is_clean(const struct pci_function *function)
 		for (uint32_t i = 0; i < irq_count(function->irq, (enum irq_kind)kind); i++)
 			if (irq_vector_info(function->irq, (enum irq_kind)kind, i, &info) || info.bound || info.pending)
 				clean = false;
+	if (function->ops->clean && !function->ops->clean(function->device))
+		clean = false;
 	dma_space_stats(function->dma, &stats);
 	if (stats.mappings || pci_config_get(&function->config, PCI_COMMAND, 2))
 		clean = false;
@@ -116,7 +118,7 @@ static void leave_verify(struct pci_function *function)
 {
 	drop_interrupts(function);
 	if (is_clean(function)) {
-		life_open(function->life, LIFE_RESET | LIFE_DETACHING);
+		life_open(function->life, LIFE_RESET);
 		life_move(function->life, LIFE_EVENT_SETTLED);
 	} else if (!function->escalated) {
 		log_warning(&function->log, "the client has left something behind; once more");
@@ -157,21 +159,94 @@ static void leave_unbind(struct pci_function *function)
 		leave_reset(function);
 }
 
+/* Is nothing of a client's left, because it has been through here or there was none? */
+static bool has_no_client(const struct pci_function *function)
+{
+	return life_conditions(function->life) & LIFE_NO_CLIENT;
+}
+
 static int leave(struct pci_function *function, enum life_event event)
 {
 	int ret = life_move(function->life, event);
-	/* A function that is gone, free or in quarantine has nothing of a client's. */
-	if (ret || life_state(function->life) != LIFE_STATE_LEAVING)
+	if (ret)
 		return ret;
-	life_close(function->life, LIFE_NO_CLIENT | LIFE_RESET | (event == LIFE_EVENT_UNPLUG_FORCE ? LIFE_DETACHING : 0));
+	enum life_state state = life_state(function->life);
+	if (state == LIFE_STATE_UNPLUGGING || state == LIFE_STATE_GONE)
+		life_close(function->life, LIFE_DETACHING);
+	if (state == LIFE_STATE_QUARANTINED || has_no_client(function))
+		return 0;
+	life_close(function->life, LIFE_NO_CLIENT | LIFE_RESET);
 	function->escalated = false;
 	function->after = leave_unbind;
 	return 0;
 }
 
+/* With nobody there it is the whole unplug. Else the client is told; it may have bound nothing to be told by, or do nothing. */
 static int ask(struct pci_function *function, enum life_event event)
 {
-	return life_move(function->life, event);
+	int ret = life_move(function->life, event);
+	if (ret)
+		return ret;
+	if (life_state(function->life) == LIFE_STATE_GONE)
+		life_close(function->life, LIFE_DETACHING);
+	else if (life_state(function->life) == LIFE_STATE_ASKED)
+		irq_signal(function->irq, IRQ_REQ);
+	return 0;
+}
+
+static int plug(struct pci_function *function, enum life_event event)
+{
+	/* The client of what was removed still holds on to it. */
+	if (!has_no_client(function))
+		return -EBUSY;
+	int ret = life_move(function->life, event);
+	if (!ret)
+		life_open(function->life, LIFE_DETACHING);
+	return ret;
+}
+
+/*
+ * Surprise removal. Nobody has agreed to it, and the client stays connected to nothing: from now on its accesses are answered with all-ones (access.c), and what it maps or binds
+ * meanwhile goes when it does, by the path above.
+ */
+static void removal_ended(struct pci_function *function)
+{
+	drop_interrupts(function);
+	life_open(function->life, LIFE_RESET);
+	pci_queue_settle(function);
+}
+
+static void removal_reset(struct dma_commit *commit)
+{
+	struct pci_function *function = container_of(commit, struct pci_function, commit);
+	device_reset(function, LIFE_EVENT_DISCONNECT);
+	registers_reset(function);
+	drop_interrupts(function);
+	function->after = removal_ended;
+	pci_queue_settle(function);
+}
+
+static void removal_unbind(struct pci_function *function)
+{
+	irq_unbind_all(function->irq);
+	int ret = dma_space_unmap_all(function->dma);
+	if (ret)
+		log_error(&function->log, "cannot drop the client's mappings yet: %s", strerror(-ret));
+	if (dma_space_commit(function->dma, &function->commit, removal_reset))
+		removal_reset(&function->commit);
+}
+
+static int be_removed(struct pci_function *function, enum life_event event)
+{
+	int ret = life_move(function->life, mutate(MUTATE_LAW8_REMOVAL) ? LIFE_EVENT_UNPLUG_ASK : event);
+	if (ret || mutate(MUTATE_LAW8_REMOVAL))
+		return ret;
+	life_close(function->life, LIFE_DETACHING);
+	if (has_no_client(function))
+		return 0;
+	life_close(function->life, LIFE_RESET);
+	function->after = removal_unbind;
+	return 0;
 }
 
 int pci_reset(struct pci_function *function, enum life_event event)
@@ -186,6 +261,8 @@ int pci_reset(struct pci_function *function, enum life_event event)
 		[LIFE_EVENT_UNANNOUNCED_RESET] = reset_unannounced,
 		[LIFE_EVENT_UNPLUG_ASK] = ask,
 		[LIFE_EVENT_UNPLUG_FORCE] = leave,
+		[LIFE_EVENT_SURPRISE_REMOVAL] = be_removed,
+		[LIFE_EVENT_PLUG] = plug,
 	};
 	if ((unsigned)event >= LIFE_EVENT_COUNT || !table[event])
 		return -EINVAL;

@@ -16,6 +16,7 @@
 void serve_config_init(struct serve_config *config)
 {
 	*config = (struct serve_config){ .io_threads = 1, .control_threads = 1, .sandbox = true };
+	config->control = (struct serve_control){ .road = { .fd = -1, .mode = 0600 }, .allow_uid = UINT32_MAX, .allow_gid = UINT32_MAX };
 }
 
 void serve_config_release(struct serve_config *config)
@@ -27,6 +28,9 @@ void serve_config_release(struct serve_config *config)
 		for (size_t j = 0; j < ARRAY_SIZE(strings); j++)
 			free(strings[j]);
 	}
+	free(config->control.road.path);
+	free(config->control.road.owner);
+	free(config->control.road.group);
 	free(config->devices);
 	*config = (struct serve_config){ 0 };
 }
@@ -123,6 +127,21 @@ int serve_config_road(struct serve_config *config, const char *text, struct pint
 	return result;
 }
 
+int serve_config_control(struct serve_config *config, const char *text, struct pintle_error *err)
+{
+	if (config->control.road.given)
+		return error_set(err, -EINVAL, "--control %s: there is one already", text);
+	char *copy = strdup(text);
+	if (!copy)
+		return error_set(err, -ENOMEM, "no memory");
+	int result = set_pairs(serve_control_keys, &config->control, copy, err);
+	if (result < 0)
+		error_prefix(err, "--control %s", text);
+	config->control.road.given = true;
+	free(copy);
+	return result;
+}
+
 static int check_device(struct serve_device *device, size_t index, struct pintle_error *err)
 {
 	if (!device->id && asprintf(&device->id, "d%zu", index) < 0) {
@@ -156,6 +175,8 @@ int serve_config_check(struct serve_config *config, struct pintle_error *err)
 {
 	if (!config->device_count)
 		return error_set(err, -EINVAL, "nothing to serve: add --device blk,path=IMAGE --road vfio-user,path=SOCKET");
+	if (config->control.road.given && !config->control.road.path == (config->control.road.fd < 0))
+		return error_set(err, -EINVAL, "--control needs path=SOCKET or fd=N, one of them");
 	for (size_t i = 0; i < config->device_count; i++) {
 		int result = check_device(&config->devices[i], i, err);
 		if (result < 0)

@@ -29,14 +29,22 @@ struct serve_device {
 	unsigned bus_master; /* enum pci_bus_master_policy */
 	uint64_t poll_ns;
 	uint64_t delay_ns; /* for trying a slow disk */
+	unsigned fail, fail_on; /* choices of keys.c: for trying a broken one */
+	uint64_t fail_after, fail_count;
 	bool read_only, share, zero_copy, in_order, packed, msix, delay_before;
 	struct serve_road road;
+};
+
+struct serve_control {
+	struct serve_road road; /* where it listens */
+	unsigned allow_uid, allow_gid; /* UINT32_MAX: nobody besides root and this process's user */
 };
 
 struct serve_config {
 	struct serve_device *devices;
 	size_t device_count;
 	unsigned io_threads, control_threads;
+	struct serve_control control;
 	bool sandbox; /* a seccomp filter after set-up */
 };
 
@@ -47,6 +55,8 @@ void serve_config_release(struct serve_config *config);
 int serve_config_device(struct serve_config *config, const char *text, struct pintle_error *err);
 /* `vfio-user,path=/run/d0.sock`: belongs to the device before it. */
 int serve_config_road(struct serve_config *config, const char *text, struct pintle_error *err);
+/* `path=/run/pintle/control,mode=0660` */
+int serve_config_control(struct serve_config *config, const char *text, struct pintle_error *err);
 /* A JSON file with the same keys: {"devices": [{"type": "blk", "path": ..., "road": {"type": "vfio-user", ...}}]}. */
 int serve_config_file(struct serve_config *config, const char *path, struct pintle_error *err);
 /* Is everything there, and does it fit together? Also gives devices without an id one (d0, d1, ...). */
@@ -64,7 +74,7 @@ struct serve_key {
 	const char *const *choices; /* KEY_CHOICE: NULL-terminated, the index is stored */
 	const char *text;
 };
-extern const struct serve_key serve_device_keys[], serve_road_keys[], serve_global_keys[];
+extern const struct serve_key serve_device_keys[], serve_road_keys[], serve_control_keys[], serve_global_keys[];
 /* Sets one key of the object; the error names the key and what it takes. */
 int serve_key_set(const struct serve_key *keys, void *object, const char *name, const char *value, struct pintle_error *err);
 struct serve_device *serve_config_add_device(struct serve_config *config, const char *type, struct pintle_error *err);

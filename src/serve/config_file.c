@@ -76,6 +76,12 @@ int serve_config_file(struct serve_config *config, const char *path, struct pint
 	json_t *devices = json_object_get(root, "devices");
 	if (!json_is_array(devices))
 		result = error_set(err, -EINVAL, "a list \"devices\" is missing");
+	json_t *control = json_object_get(root, "control");
+	if (!result && control) {
+		result = set_members(serve_control_keys, &config->control, control, "", err);
+		config->control.road.given = true;
+		json_object_del(root, "control");
+	}
 	if (!result)
 		result = set_members(serve_global_keys, config, root, "devices", err);
 	for (size_t i = 0; !result && i < json_array_size(devices); i++) {

@@ -30,6 +30,12 @@ static int open_image(struct served_device *device, struct pintle_error *err)
 		.delay_ns = config->delay_ns,
 		.delay_before = config->delay_before,
 	};
+	/* In the order of the choices in keys.c. */
+	static const int errors[] = { 0, -EIO, -ENOSPC };
+	static const unsigned operations[] = { ~0u, 1u << BLOCK_READ, 1u << BLOCK_WRITE, 1u << BLOCK_FLUSH };
+	if (config->fail)
+		options.fault = (struct block_fault){ .operations = operations[config->fail_on], .error = errors[config->fail],
+						      .after = config->fail_after, .count = config->fail_count };
 	return block_open(&device->block, &options, &device->log, err);
 }
 
@@ -79,6 +85,8 @@ int served_device_create(struct served_device *device, const struct serve_device
 			 const struct io_threads *io, unsigned index, struct pintle_error *err)
 {
 	*device = (struct served_device){ .config = config, .owner = owner, .control = control };
+	list_init(&device->refresh_waiters);
+	list_init(&device->unplug_waiters);
 	log_source_init(&device->log, "%s", config->id);
 	int result = open_image(device, err);
 	if (!result)
@@ -97,6 +105,7 @@ int served_device_create(struct served_device *device, const struct serve_device
 		serve_unlisten(&config->road);
 		goto fail;
 	}
+	unplug_init(device);
 	return 0;
 
 fail:
@@ -142,8 +151,27 @@ static void sync_done(struct helper_work *work)
 static void device_idle(void *context)
 {
 	struct served_device *device = context;
+	if (device->holds) {
+		device->stop_waits = true;
+		return;
+	}
 	device->work = (struct helper_work){ .run = sync_run, .done = sync_done, .home = device->owner };
 	helper_submit(&device->work);
+}
+
+void served_device_hold(struct served_device *device)
+{
+	loop_assert_owner(device->owner);
+	device->holds++;
+}
+
+void served_device_release(struct served_device *device)
+{
+	loop_assert_owner(device->owner);
+	if (--device->holds || !device->stop_waits)
+		return;
+	device->stop_waits = false;
+	device_idle(device);
 }
 
 /* The client has gone; what it left with the back end has to end before the I/O threads do. */
@@ -163,6 +191,8 @@ static void drained(void *context)
 static void stop_on_owner(struct loop_message *message)
 {
 	struct served_device *device = container_of(message, struct served_device, message);
+	unplug_end(device);
+	loop_timer_disarm(&device->give_back);
 	vfu_server_refuse(device->server);
 	virtio_device_drain(device->virtio, drained, device);
 }
@@ -194,6 +224,7 @@ static void refresh_done(struct helper_work *work)
 		blk_resized(device->virtio);
 	}
 	device->working = false;
+	resize_done(device, device->work_result);
 	if (device->stopped) {
 		loop_post(device->owner, &device->message, stop_on_owner);
 		return;

@@ -29,6 +29,18 @@ struct served_device {
 	bool refresh_again;
 	struct loop_message message; /* between control thread and owner */
 	void (*stopped)(struct served_device *device);
+	struct list refresh_waiters; /* struct rpc_call, control thread: for the end of a refresh */
+
+	/* owner */
+	unsigned holds; /* calls that wait for something of this device's */
+	bool stop_waits; /* for the holds */
+	struct list unplug_waiters; /* struct rpc_call: for the end of an unplug (unplug.c) */
+	struct loop_timer deadline; /* of that unplug */
+	bool force_later; /* what happens then */
+	struct pci_request forced;
+	bool forcing;
+	struct loop_timer give_back; /* of withdrawn mappings (inject.c) */
+	uint64_t injections;
 };
 
 #define IO_THREADS_MAX 256 /* serve/keys.c */
@@ -46,6 +58,15 @@ int served_device_create(struct served_device *device, const struct serve_device
 void served_device_stop(struct served_device *device, void (*stopped)(struct served_device *));
 /* Control thread: looks at the size of the image again. */
 void served_device_refresh(struct served_device *device);
+/* Owner: the device does not end between the two. */
+void served_device_hold(struct served_device *device);
+void served_device_release(struct served_device *device);
+/* unplug.c, owner: begins to watch the road, and fails whoever waits. */
+void unplug_init(struct served_device *device);
+void unplug_end(struct served_device *device);
+/* methods.c, control thread: a refresh has ended. */
+void resize_done(struct served_device *device, int result);
+
 /* After it has stopped and no loop runs. Accepts one that was half made. */
 void served_device_destroy(struct served_device *device);
 

@@ -13,6 +13,8 @@
 #include "serve/config.h"
 
 static const char *const direct_choices[] = { "auto", "on", "off", NULL };
+static const char *const fail_choices[] = { "no", "EIO", "ENOSPC", NULL };
+static const char *const fail_on_choices[] = { "any", "read", "write", "flush", NULL };
 static const char *const bus_master_choices[] = { "strict", "lenient", NULL };
 
 #define AT(type, member) offsetof(struct type, member)
@@ -32,6 +34,10 @@ const struct serve_key serve_device_keys[] = {
 	{ "poll", KEY_TIME, AT(serve_device, poll_ns), 0, 1000000000, NULL, "longest polling before a queue sleeps (50us; 0: none)" },
 	{ "delay", KEY_TIME, AT(serve_device, delay_ns), 0, UINT64_C(3600000000000), NULL, "every request takes at least so long; for tests" },
 	{ "delay-before", KEY_BOOL, AT(serve_device, delay_before), 0, 0, NULL, "the delay comes before the operation; for tests" },
+	{ "fail", KEY_CHOICE, AT(serve_device, fail), 0, 0, fail_choices, "requests fail with EIO or ENOSPC; for tests" },
+	{ "fail-on", KEY_CHOICE, AT(serve_device, fail_on), 0, 0, fail_on_choices, "which of them: any, read, write or flush (any)" },
+	{ "fail-after", KEY_SIZE, AT(serve_device, fail_after), 0, INT64_MAX, NULL, "that many succeed first (0)" },
+	{ "fail-count", KEY_SIZE, AT(serve_device, fail_count), 0, INT64_MAX, NULL, "then that many fail (0: all)" },
 	{ "read-only", KEY_BOOL, AT(serve_device, read_only), 0, 0, NULL, "offer the disk read-only" },
 	{ "share", KEY_BOOL, AT(serve_device, share), 0, 0, NULL, "do not lock the image against other users" },
 	{ "zero-copy", KEY_BOOL, AT(serve_device, zero_copy), 0, 0, NULL, "let the disk work on guest memory directly; a slow disk then delays resets" },
@@ -47,6 +53,17 @@ const struct serve_key serve_road_keys[] = {
 	{ "mode", KEY_MODE, AT(serve_road, mode), 0, 0777, NULL, "permissions of the socket, octal (0600)" },
 	{ "owner", KEY_STRING, AT(serve_road, owner), 0, 0, NULL, "user who owns the socket" },
 	{ "group", KEY_STRING, AT(serve_road, group), 0, 0, NULL, "group of the socket" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_control_keys[] = {
+	{ "path", KEY_STRING, AT(serve_control, road.path), 0, 0, NULL, "UNIX socket to listen on" },
+	{ "fd", KEY_FD, AT(serve_control, road.fd), 0, INT32_MAX, NULL, "a listening socket that was opened before" },
+	{ "mode", KEY_MODE, AT(serve_control, road.mode), 0, 0777, NULL, "permissions of the socket, octal (0600)" },
+	{ "owner", KEY_STRING, AT(serve_control, road.owner), 0, 0, NULL, "user who owns the socket" },
+	{ "group", KEY_STRING, AT(serve_control, road.group), 0, 0, NULL, "group of the socket" },
+	{ "allow-uid", KEY_NUMBER, AT(serve_control, allow_uid), 0, UINT32_MAX - 1, NULL, "a user who may connect, beside root and the server's own" },
+	{ "allow-gid", KEY_NUMBER, AT(serve_control, allow_gid), 0, UINT32_MAX - 1, NULL, "a group whose users may connect" },
 	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
 };
 

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/num.h"
+#include "serve/control.h"
 #include "serve/device.h"
 #include "serve/listen.h"
 #include "serve/notify.h"
@@ -37,6 +38,7 @@ struct serve {
 	struct io_threads io;
 	struct served_device *devices;
 	size_t device_count, stopping;
+	struct control *control_socket; /* NULL: none was asked for */
 	bool ending;
 };
 
@@ -65,7 +67,7 @@ static _Noreturn void end_at_once(struct serve *serve, int signal)
 	log_warning(&serve->log, "%s again: ending at once; what is under way is lost", strsignal(signal));
 	for (size_t i = 0; i < serve->device_count; i++)
 		serve_unlisten(&serve->devices[i].config->road);
-	_exit(1);
+	_exit(1); /* the control socket's file is gone since the first signal */
 }
 
 static void end(struct serve *serve, int signal)
@@ -75,6 +77,7 @@ static void end(struct serve *serve, int signal)
 	serve->ending = true;
 	log_info(&serve->log, "%s: ending %zu device%s", strsignal(signal), serve->device_count, serve->device_count == 1 ? "" : "s");
 	serve_notify("STOPPING=1");
+	control_end(serve->control_socket);
 	serve->stopping = serve->device_count;
 	for (size_t i = 0; i < serve->device_count; i++)
 		served_device_stop(&serve->devices[i], device_stopped);
@@ -221,6 +224,8 @@ static int make_devices(struct serve *serve, struct pintle_error *err)
 static int check_descriptors(const struct serve_config *config, struct pintle_error *err)
 {
 	int result = 0;
+	if (config->control.road.given && serve_listen_check(&config->control.road, err) < 0)
+		return error_prefix(err, "--control");
 	for (size_t i = 0; !result && i < config->device_count; i++) {
 		result = serve_listen_check(&config->devices[i].road, err);
 		if (result < 0)
@@ -242,6 +247,8 @@ static int set_up(struct serve *serve, struct pintle_error *err)
 		result = make_owners(serve, err);
 	if (!result)
 		result = make_devices(serve, err);
+	if (!result && serve->config->control.road.given)
+		result = control_create(&serve->control_socket, &serve->config->control, serve->devices, serve->device_count, serve->control, err);
 	if (!result && serve->config->sandbox)
 		result = serve_sandbox(err);
 	if (!result)
@@ -261,6 +268,7 @@ static void tear_down(struct serve *serve)
 	turn_owners(serve);
 	helper_drain();
 	free(serve->devices);
+	control_destroy(serve->control_socket);
 	destroy_owners(serve);
 	if (serve->signals.loop) {
 		int fd = serve->signals.fd;

@@ -11,6 +11,7 @@
 #include <linux/virtio_ring.h>
 #include <stdlib.h>
 
+#include "base/error.h"
 #include "base/mutate.h"
 #include "base/pages.h"
 #include "virtio/runner.h"
@@ -27,7 +28,8 @@ static void run_free(struct virtio_run *run)
 	free(run);
 }
 
-static int run_create(struct virtio_run **out, struct virtio_queue *queue)
+/* positions: of a queue that goes on, NULL: of a new one. */
+static int run_create(struct virtio_run **out, struct virtio_queue *queue, const struct virtq_config *positions)
 {
 	struct virtio_device *device = queue->device;
 	const struct virtio_queue_registers *registers = &queue->registers;
@@ -43,6 +45,10 @@ static int run_create(struct virtio_run **out, struct virtio_queue *queue)
 	};
 	if (config.packed)
 		config.next_avail = config.next_used = 1u << VRING_PACKED_EVENT_F_WRAP_CTR;
+	if (positions) {
+		config.next_avail = positions->next_avail;
+		config.next_used = positions->next_used;
+	}
 
 	struct virtio_run *run = calloc(1, sizeof *run);
 	if (!run)
@@ -103,7 +109,7 @@ void control_start(struct virtio_queue *queue)
 	if (queue->run || of_before || !queue->registers.enabled || !device->life ||
 	    !(virtio_device_status(device) & VIRTIO_CONFIG_S_DRIVER_OK))
 		return;
-	int rc = run_create(&run, queue);
+	int rc = run_create(&run, queue, NULL);
 	if (!rc) {
 		rc = join_lane(device, queue->next);
 		if (rc < 0)
@@ -240,6 +246,11 @@ void control_moved(struct loop_message *message)
 	/* Its stop is on the way to where it was, and finds it empty; or the device drains, and a drain may be on the way there. */
 	if (run->stopping || atomic_load(&device->no_more))
 		return;
+	/* A question or a save is on the way there too: from its end on. */
+	if (device->save_to || run->drain_asked) {
+		run->move_deferred = true;
+		return;
+	}
 	/* So may a settlement: two threads must not have the run at once. It goes on from the answer. */
 	if (run->settle_posted) {
 		run->move_waits = true;
@@ -255,6 +266,44 @@ void control_moved(struct loop_message *message)
 	life_loop_remove(device->life, run->lane->loop);
 	run->queue->next = lane;
 	set_lane(run, lane);
+}
+
+/* ---- of saved state ---- */
+
+int control_prepare(struct virtio_run **out, struct virtio_queue *queue, const struct virtq_config *positions)
+{
+	int rc = run_create(out, queue, positions);
+	if (!rc)
+		(*out)->restored = true;
+	return rc;
+}
+
+int control_go(struct virtio_run *run, bool by_message, struct pintle_error *err)
+{
+	struct virtio_device *device = run->device;
+	struct virtio_lane *lane = by_message ? own_lane(device) : run->queue->next;
+	int rc = lane ? join_lane(device, lane) : -EAGAIN;
+
+	if (rc < 0)
+		return error_errno(err, rc, "queue %u cannot be started", run->queue->index);
+	device_pin(device);
+	run->queue->next = lane;
+	run->queue->run = run;
+	set_lane(run, lane);
+	return 0;
+}
+
+void control_discard(struct virtio_run *run)
+{
+	struct list *link;
+
+	while ((link = list_pop(&run->finished))) {
+		struct virtio_request *request = list_entry(link, struct virtio_request, link);
+		struct virtio_slot *slot = slot_of(request);
+		if (!slot->published && !slot->restart)
+			run->class->release(run->queue, request);
+	}
+	run_free(run);
 }
 
 /* ---- zero-copy ---- */

@@ -152,6 +152,18 @@ static void lanes_quiescent(struct loop_quiesce *quiesce)
 	device_unpin(container_of(quiesce, struct virtio_device, quiesce));
 }
 
+/* The function's own thread has nothing to do any more, unless something is still in the back end: nobody has to wait for it then. */
+static bool stop_own_thread(struct virtio_device *device)
+{
+	if (device->ending || !device->own_thread)
+		return false;
+	for (unsigned i = 0; i < device->queue_count; i++)
+		device->queues[i].next = device->queues[i].home;
+	loop_thread_stop(device->own_thread);
+	device->own_thread = NULL;
+	return true;
+}
+
 void virtio_device_detach(struct virtio_device *device)
 {
 	struct loop *loops[VIRTIO_QUEUES_MAX + 1];
@@ -168,7 +180,8 @@ void virtio_device_detach(struct virtio_device *device)
 			continue;
 		dma_space_user_remove(device->space, &lane->user);
 		lane->user_added = false;
-		loops[count++] = lane->loop;
+		if (i < device->lane_count || !stop_own_thread(device))
+			loops[count++] = lane->loop;
 	}
 	list_remove(&device->listener.link);
 	device->life = NULL;
@@ -275,6 +288,7 @@ void virtio_device_write_status(struct virtio_device *device, uint8_t status)
 		now &= ~(unsigned)VIRTIO_CONFIG_S_DRIVER_OK;
 	}
 	set_status(device, now);
+	log_debug(&device->log, "status %#x", now);
 	if (set & VIRTIO_CONFIG_S_FAILED) {
 		log_limited(LOG_LEVEL_WARNING, &device->log, "the driver has given up");
 		life_close(device->life, LIFE_FAILED);

@@ -22,6 +22,9 @@
 
 #define VIRTIO_QUEUES_MAX 64u
 
+struct state_fields;
+struct state_reader;
+struct state_writer;
 struct virtio_device;
 struct virtio_queue;
 
@@ -89,6 +92,18 @@ struct virtio_class {
 	void (*reset)(struct virtio_device *device); /* owner; may be NULL */
 	void (*describe)(struct virtio_device *device, void (*line)(void *, const char *, const char *), void *context);
 	void (*destroy)(struct virtio_device *device); /* frees class_data; owner, queues are stopped */
+
+	/*
+	 * Saved state (law 7). save and restore, owner: the class's own sections, which are written even if there is nothing to say; both NULL: a device of this class cannot be saved.
+	 * restore comes after negotiated, and leaves the device to a reset where it fails. The other three may be NULL where no request is ever pending: save_request, on the I/O
+	 * thread, adds fields to a request that has ended in the back end and is not published; restore_request, owner, makes the class's data from them (what is wrong goes to
+	 * state_fields_fail; release is called for it in any case); adopt_request, on the I/O thread, makes it one of the queue that has just started.
+	 */
+	void (*save)(struct virtio_device *device, struct state_writer *writer);
+	int (*restore)(struct virtio_device *device, const struct state_reader *reader, struct pintle_error *err);
+	void (*save_request)(struct virtio_queue *queue, struct virtio_request *request, struct state_writer *writer);
+	void (*restore_request)(struct virtio_device *device, struct virtio_request *request, struct state_fields *fields);
+	void (*adopt_request)(struct virtio_queue *queue, struct virtio_request *request);
 };
 
 /* ---- what a transport provides ---- */
@@ -173,6 +188,15 @@ int virtio_queue_kick_fd(struct virtio_queue *queue);
  * published (or parked, where the gate is closed) and nothing of an earlier life is in the back end either.
  */
 void virtio_device_drain(struct virtio_device *device, void (*done)(void *context), void *context);
+/*
+ * For saving: calls done, from the owner's loop or at once, when no request of this life or an earlier one is with the back end. The gate is closed and stays so; what ends is parked. One caller
+ * at a time.
+ */
+void virtio_device_when_quiet(struct virtio_device *device, void (*done)(void *context), void *context);
+/* Law 7: writes the device's sections; what goes wrong is the writer's error. done comes as above. One caller at a time. */
+void virtio_device_save(struct virtio_device *device, struct state_writer *writer, void (*done)(void *context), void *context);
+/* On a device that has just been attached and has no client. 0, or negative errno: it has to be reset. */
+int virtio_device_restore(struct virtio_device *device, const struct state_reader *reader, struct pintle_error *err);
 /* Every enabled ring is looked at, kicked or not: the gate has opened. */
 void virtio_device_look(struct virtio_device *device);
 

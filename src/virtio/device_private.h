@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 
+#include "state/state.h"
 #include "virtio/device.h"
 
 /* What virtio calls "no vector" on PCI; other transports use queue numbers of their own. */
@@ -73,11 +74,16 @@ struct virtio_run {
 	bool held; /* zero-copy: the life is held until the last request has ended */
 	bool settle_posted, settle_again;
 	bool move_waits; /* for the settlement */
+	bool move_deferred; /* for the end of a save */
+	bool drain_asked; /* `drain` is on its way, there or back */
 
 	/* messages: owner to I/O thread, and back */
 	struct loop_message start, stop, settle;
 	struct loop_message move, stopped, ended, settled;
 	struct loop_message drain, drained; /* there, and back */
+	struct loop_message save, saved; /* likewise */
+	struct state_writer save_writer; /* its I/O thread's between the two */
+	uint16_t save_avail, save_used;
 
 	/* I/O thread */
 	enum virtio_run_state state;
@@ -90,6 +96,7 @@ struct virtio_run {
 	bool ready, resume, polling, kicks_off, stalled, broken, moving, settling, started_some, gave_some;
 	bool at_once; /* with its stop it has ended too */
 	bool draining; /* the owner waits for the last request */
+	bool restored; /* it has requests that the class has not adopted */
 	uint64_t window; /* ns: how long polling goes on without work, at present */
 	uint64_t last_work;
 };
@@ -156,6 +163,12 @@ struct virtio_device {
 	unsigned drain_waiting; /* runs that have not answered */
 	void (*drain_done)(void *context);
 	void *drain_context;
+	void (*quiet_done)(void *context);
+	void *quiet_context;
+	struct state_writer *save_to; /* NULL: not being saved */
+	unsigned save_waiting; /* runs that have not answered */
+	void (*save_done)(void *context);
+	void *save_context;
 	uint8_t generation;
 
 	/* owner writes, any thread reads */
@@ -201,6 +214,10 @@ int features_check(const struct virtio_device *device, uint64_t accepted, const 
 /* ---- control.c: runs from the owner's side ---- */
 void control_start(struct virtio_queue *queue); /* if it is enabled, DRIVER_OK is set and nothing of before is left */
 void control_stop(struct virtio_queue *queue, uint32_t condition);
+/* Of saved state: a run at positions (next_avail, next_used) that has not begun; it begins, on the function's own thread or where the queue runs; or is thrown away. */
+int control_prepare(struct virtio_run **out, struct virtio_queue *queue, const struct virtq_config *positions);
+int control_go(struct virtio_run *run, bool by_message, struct pintle_error *err);
+void control_discard(struct virtio_run *run);
 void control_fence(struct virtio_device *device);
 void control_closed(struct virtio_device *device); /* the function's gate has closed */
 void control_hurry(struct virtio_device *device); /* the function's life waits for quiescent points */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * Draining: the orderly end of a device that is in use. Rings are left alone, and what is under way ends in its own time; nobody waits for it.
+ * Draining: the orderly end of a device that is in use, and the quiet before it is saved. Rings are left alone, and what is under way ends in its own time; nobody waits for it.
  */
 #include "virtio/runner.h"
 
@@ -9,7 +9,12 @@
 static void on_drained(struct loop_message *message)
 {
 	struct virtio_run *run = container_of(message, struct virtio_run, drained);
+	run->drain_asked = false;
 	run->device->drain_waiting--;
+	if (run->move_deferred && !run->device->save_to) {
+		run->move_deferred = false;
+		control_moved(&run->move);
+	}
 	drain_check_idle(run->device);
 }
 
@@ -31,13 +36,37 @@ static void on_drain(struct loop_message *message)
 
 /* ---- the owner ---- */
 
+static void tell(void (**fn)(void *context), void *context)
+{
+	void (*done)(void *) = *fn;
+	*fn = NULL;
+	if (done)
+		done(context);
+}
+
 void drain_check_idle(struct virtio_device *device)
 {
-	void (*done)(void *) = device->drain_done;
-	if (!done || device->drain_waiting || device->ending)
+	if (device->drain_waiting || device->ending)
 		return;
-	device->drain_done = NULL;
-	done(device->drain_context);
+	/* Told one after the other; the first may begin something anew. */
+	void *context = device->quiet_context;
+	tell(&device->quiet_done, context);
+	if (!device->drain_waiting && !device->ending)
+		tell(&device->drain_done, device->drain_context);
+}
+
+static void ask_runs(struct virtio_device *device)
+{
+	for (unsigned i = 0; i < device->queue_count; i++) {
+		struct virtio_run *run = device->queues[i].run;
+		/* The answer to an earlier question is as good. */
+		if (!run || run->drain_asked)
+			continue;
+		run->drain_asked = true;
+		device->drain_waiting++;
+		loop_post(run->lane->loop, &run->drain, on_drain);
+	}
+	drain_check_idle(device);
 }
 
 void virtio_device_drain(struct virtio_device *device, void (*done)(void *context), void *context)
@@ -46,12 +75,13 @@ void virtio_device_drain(struct virtio_device *device, void (*done)(void *contex
 	device->drain_done = done;
 	device->drain_context = context;
 	atomic_store(&device->no_more, true);
-	for (unsigned i = 0; i < device->queue_count; i++) {
-		struct virtio_run *run = device->queues[i].run;
-		if (!run)
-			continue;
-		device->drain_waiting++;
-		loop_post(run->lane->loop, &run->drain, on_drain);
-	}
-	drain_check_idle(device);
+	ask_runs(device);
+}
+
+void virtio_device_when_quiet(struct virtio_device *device, void (*done)(void *context), void *context)
+{
+	loop_assert_owner(device->owner);
+	device->quiet_done = done;
+	device->quiet_context = context;
+	ask_runs(device);
 }

@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 
+#include "base/mutate.h"
 #include "base/pages.h"
 #include "virtio/queue_private.h"
 
@@ -152,11 +153,34 @@ bool area_resolve(struct virtq *vq, struct ring_area *area)
 	return area->host;
 }
 
+/*
+ * The mutation law1.blind: whoever looks through a closed gate finds what a function without bus master finds behind an IOMMU that is switched
+ * off for it: zeros, and what it writes goes nowhere. The founding case of law 1 took those zeros for the ring's content.
+ */
+static bool begin_blind(struct virtq *vq, struct ring_area *const areas[], size_t count)
+{
+	static _Thread_local uint8_t nothing[VIRTQ_SIZE_MAX * sizeof(struct vring_desc) + 64] __attribute__((aligned(64)));
+	const struct dma_view *view = &vq->view;
+	bool closed = (view->function_gate && !gate_is_open(view->function_gate)) || (view->queue_gate && !gate_is_open(view->queue_gate));
+
+	for (size_t i = 0; i < count; i++) {
+		if (closed) {
+			memset(nothing, 0, areas[i]->length);
+			areas[i]->host = nothing;
+		} else if (areas[i]->host == nothing) {
+			areas[i]->host = NULL;
+		}
+	}
+	return closed;
+}
+
 void virtq_begin(struct virtq *vq)
 {
 	struct ring_area *const areas[] = { &vq->descriptors, &vq->driver, &vq->device };
 	bool removed;
 
+	if (mutate(MUTATE_LAW1_BLIND) && begin_blind(vq, areas, ARRAY_SIZE(areas)))
+		return;
 	dma_view_begin(&vq->view);
 	removed = vq->version != vq->view.version;
 	vq->version = vq->view.version;

@@ -91,6 +91,24 @@ int virtq_enable_kicks(struct virtq *vq);
 /* Kicks are not wanted while the queue is being polled (a hint to the driver). */
 void virtq_disable_kicks(struct virtq *vq);
 
+/* ---- saving and restoring (queue_state.c); no guest memory is touched ---- */
+
+struct virtq_out {
+	const struct virtq_chain *chain;
+	bool held_back; /* pushed already, with in_order: waits for its predecessors */
+	uint32_t written; /* of those */
+};
+
+/* The chains that are out, in the order in which in_order wants them back. *at begins at 0. false: no more. */
+bool virtq_next_out(const struct virtq *vq, unsigned *at, struct virtq_out *out);
+/*
+ * Into a queue that was created at its positions and has not begun: a chain that was out when it was saved, in the order of virtq_next_out. from->slot is not looked at; *out is valid
+ * as if it had been popped. -EINVAL: no such chain can be out; -ENOMEM.
+ */
+int virtq_restore(struct virtq *vq, const struct virtq_chain *from, bool held_back, uint32_t written, struct virtq_chain **out);
+/* Are as many out as the positions say? */
+bool virtq_restored(const struct virtq *vq);
+
 /* ---- the buffers of a chain ---- */
 
 /* Copies from the readable, or to the writable, part; offset counts from its beginning. 0; -EINVAL if it reaches past the end; or as dma_read. */

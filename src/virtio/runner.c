@@ -15,7 +15,8 @@
 
 bool runner_gates_open(const struct virtio_run *run)
 {
-	return (gate_is_open(run->function_gate) && gate_is_open(&run->gate)) || mutate(MUTATE_LAW1_GATE);
+	return (gate_is_open(run->function_gate) && gate_is_open(&run->gate)) || mutate(MUTATE_LAW1_GATE) ||
+	       mutate(MUTATE_LAW1_BLIND);
 }
 
 static bool may_publish(const struct virtio_run *run)

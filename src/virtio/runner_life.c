@@ -98,6 +98,20 @@ void runner_on_kick(struct loop_message *message)
 
 /* ---- start ---- */
 
+/* Requests of saved state become the class's, now that it has its queue. */
+static void adopt(struct virtio_run *run)
+{
+	if (!run->restored)
+		return;
+	run->restored = false;
+	list_for_each_safe(link, next, &run->finished) {
+		struct virtio_request *request = list_entry(link, struct virtio_request, link);
+		const struct virtio_slot *slot = slot_of(request);
+		if (!slot->published && !slot->restart)
+			run->class->adopt_request(run->queue, request);
+	}
+}
+
 void runner_on_start(struct loop_message *message)
 {
 	struct virtio_run *run = container_of(message, struct virtio_run, start);
@@ -120,6 +134,7 @@ void runner_on_start(struct loop_message *message)
 	run->moving = false;
 	run->last_work = loop_now(lane->loop);
 	queue->io_run = run;
+	adopt(run);
 	atomic_store(&queue->kick_loop, lane->loop);
 	/* Pairs with the one in post(). The descriptor, too, is looked for after it: one that is made meanwhile is seen here, or its kick comes. */
 	atomic_thread_fence(memory_order_seq_cst);

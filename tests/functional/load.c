@@ -251,6 +251,41 @@ void load_forget(struct load *load)
 		load_forget_queue(load, q);
 }
 
+/* ---- writes that must not be done again ---- */
+
+static bool is_on_image(int fd, const struct load_request *r)
+{
+	uint64_t first;
+
+	for (uint32_t i = r->block; i < r->block + r->blocks; i++)
+		if (pread(fd, &first, sizeof first, (off_t)i * LOAD_BLOCK) != sizeof first || first != ((uint64_t)i << 32 | r->generation))
+			return false;
+	return true;
+}
+
+unsigned load_supersede(struct load *load, const char *image)
+{
+	uint8_t bytes[LOAD_BLOCK];
+	unsigned count = 0;
+	int fd = open(image, O_RDWR | O_CLOEXEC);
+
+	check(fd >= 0, "cannot open the image");
+	for (unsigned q = 0; q < LOAD_QUEUES; q++)
+		for (unsigned s = 0; s < LOAD_DEPTH; s++) {
+			struct load_request *r = &load->requests[q][s];
+			if (!r->active || r->type != VIRTIO_BLK_T_OUT || !is_on_image(fd, r))
+				continue;
+			r->generation = ++load->generation;
+			for (uint32_t i = r->block; i < r->block + r->blocks; i++) {
+				write_stamp(bytes, i, r->generation);
+				check(pwrite(fd, bytes, sizeof bytes, (off_t)i * LOAD_BLOCK) == sizeof bytes, "cannot write to the image");
+			}
+			count++;
+		}
+	close(fd);
+	return count;
+}
+
 /* ---- looking at everything ---- */
 
 void load_verify_all(struct load *load, const char *what)

@@ -55,6 +55,11 @@ void load_drain(struct load *load, const char *what);
 /* What was outstanding on a queue (or on all) is gone with a reset. Before the driver's rings are restarted. */
 void load_forget_queue(struct load *load, unsigned queue);
 void load_forget(struct load *load);
+/*
+ * Writes that are on the image and not yet reported: a newer generation is put in their place, as if somebody had written since, and is what the model expects then. A device that does
+ * one of them again is found out. Returns how many there were.
+ */
+unsigned load_supersede(struct load *load, const char *image);
 /* Reads every block of the disk and compares it with the model. */
 void load_verify_all(struct load *load, const char *what);
 /* The same on the image itself, when the server has ended. */

@@ -65,6 +65,12 @@ static void clean_up(struct rig *rig)
 		unlink(rig->devices[i].image);
 		unlink(rig->devices[i].socket);
 	}
+	/* Of a server that was killed, and of a scenario that was ended. */
+	char path[96];
+	snprintf(path, sizeof path, "%s/control", rig->folder);
+	unlink(path);
+	snprintf(path, sizeof path, "%s/script", rig->folder);
+	unlink(path);
 	unlink(rig->log);
 	rmdir(rig->folder);
 }
@@ -177,12 +183,21 @@ static void make_files(struct rig *rig)
 
 static void exec_server(struct rig *rig)
 {
-	char text[RIG_DEVICES * 2][512];
+	char text[RIG_DEVICES * 2][512], control[96];
 	const char *argv[12 + RIG_DEVICES * 4];
 	unsigned n = 0;
+	char io_threads[16];
 
 	argv[n++] = scenario.program;
 	argv[n++] = "serve";
+	snprintf(control, sizeof control, "path=%s/control", rig->folder);
+	argv[n++] = "--control";
+	argv[n++] = control;
+	snprintf(io_threads, sizeof io_threads, "%u", rig->io_threads);
+	if (rig->io_threads) {
+		argv[n++] = "--io-threads";
+		argv[n++] = io_threads;
+	}
 	for (unsigned i = 0; i < rig->device_count; i++) {
 		struct rig_device *device = &rig->devices[i];
 		const char *comma = *device->options ? "," : "";

@@ -45,7 +45,7 @@ struct scenario_entry {
 	const char *text;
 };
 extern const struct scenario_entry gate_scenarios[], interrupt_scenarios[], reset_scenarios[], fence_scenarios[], client_scenarios[],
-	mapping_scenarios[], message_scenarios[], config_scenarios[], ending_scenarios[];
+	mapping_scenarios[], message_scenarios[], config_scenarios[], ending_scenarios[], inject_scenarios[], state_scenarios[];
 
 /* ---- checks ---- */
 
@@ -86,6 +86,7 @@ struct rig_device {
 struct rig {
 	struct rig_device devices[RIG_DEVICES];
 	unsigned device_count;
+	unsigned io_threads; /* 0: as many as the server has of itself */
 	char folder[64], log[128];
 	pid_t pid;
 };

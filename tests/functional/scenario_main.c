@@ -9,7 +9,7 @@
 
 static const struct scenario_entry *const tables[] = {
 	gate_scenarios,	   interrupt_scenarios, reset_scenarios,  fence_scenarios,  client_scenarios,
-	mapping_scenarios, message_scenarios,	config_scenarios, ending_scenarios,
+	mapping_scenarios, message_scenarios,	config_scenarios, ending_scenarios, inject_scenarios, state_scenarios,
 };
 
 static const struct option options[] = {

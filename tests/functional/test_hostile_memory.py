@@ -92,23 +92,26 @@ def test_truncated_under_load(rig):
         rig.bystander.check()
 
 
+MOST = 1 << 20  # more than VERSION says: not every client counts
+
+
 def test_most_mappings(rig):
     fd = vfu.memory_file(4096)
     with Client(rig.path) as client:
         assert client.map(0, 4096, fd) == 0
-        errors = client.many([(vfu.DMA_MAP, vfu.map_payload(i << 13, 4096)) for i in range(1, 65535)])
+        errors = client.many([(vfu.DMA_MAP, vfu.map_payload(i << 13, 4096)) for i in range(1, MOST)])
         assert not any(errors)
-        assert client.map(65535 << 13, 4096, fd) == E2BIG
-        rig.says("more than 65535 DMA mappings")
+        assert client.map(MOST << 13, 4096, fd) == E2BIG
+        rig.says(f"more than {MOST} DMA mappings")
         assert client.unmap(4096 << 13, 4096) == 0
-        assert client.map(65535 << 13, 4096, fd) == 0
+        assert client.map(MOST << 13, 4096, fd) == 0
         assert client.map(1 << 50, 4096, fd) == E2BIG
         rig.bystander.check()
         assert client.unmap(0, 0, 2) == 0
         assert client.map(0, 4096, fd) == 0
     # And one that goes with all of them.
     with Client(rig.path) as client:
-        assert not any(client.many([(vfu.DMA_MAP, vfu.map_payload(i << 12, 4096)) for i in range(65535)]))
+        assert not any(client.many([(vfu.DMA_MAP, vfu.map_payload(i << 12, 4096)) for i in range(MOST)]))
         rig.bystander.check()
     os.close(fd)
 

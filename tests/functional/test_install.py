@@ -67,7 +67,7 @@ def installed_clang(tmp_path_factory):
 
 @pytest.fixture
 def examples(tmp_path):
-    return shutil.copytree(TOP / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.o", "vmm"))
+    return shutil.copytree(TOP / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.o", "vmm", "zpci", "css"))
 
 
 # ---- what is installed ----
@@ -176,6 +176,17 @@ def shows(words):
     assert "bus master off: the request waits" in words and "reset: clean" in words
 
 
+def shows_zpci(words):
+    """And examples/zpci.c: a block whole, its interrupt, and a handle that is none any more after the unplug."""
+    assert words.splitlines() == ["function 0x21 enabled: vendor and device 00ff1b36", "adapter interruption, subclass 2", "sum of 256 bytes: 32640",
+                                  "event 0x0304: the function is gone", "condition code of a load now: 3", "unplugged: nothing is left"]
+
+
+def shows_css(words):
+    """And examples/css.c: a disk found, started by channel programs, used, and taken away."""
+    assert words.splitlines() == ["control unit 3832 model 2", "2048 sectors", "a sector written and read, 2 adapter interruptions", "gone"]
+
+
 def make_examples(folder, installed, *arguments, **environment):
     return run("make", "-C", folder, *arguments, env={**installed.pkg_config(), **environment})
 
@@ -189,11 +200,15 @@ def test_examples_against_the_shared_library(request, which, compiler, examples)
     needed = run("readelf", "--dynamic", examples / "vmm")
     assert "libpintle.so.0" in needed and "jansson" not in needed and "uring" not in needed
     shows(run(examples / "vmm", env={"LD_LIBRARY_PATH": str(root.path("/lib"))}))
+    shows_zpci(run(examples / "zpci", env={"LD_LIBRARY_PATH": str(root.path("/lib"))}))
+    shows_css(run(examples / "css", env={"LD_LIBRARY_PATH": str(root.path("/lib"))}))
 
 
 def test_examples_with_make_run(installed, examples):
-    shows("\n".join(line for line in make_examples(examples, installed, "run", LD_LIBRARY_PATH=str(installed.path("/lib"))).splitlines()
-                    if not line.startswith("make")))
+    words = "\n".join(line for line in make_examples(examples, installed, "run", LD_LIBRARY_PATH=str(installed.path("/lib"))).splitlines()
+                      if not line.startswith("make"))
+    shows(words)
+    assert "unplugged: nothing is left" in words
 
 
 @pytest.mark.parametrize("static", [False, True])
@@ -209,13 +224,16 @@ def test_examples_against_the_static_library(installed, tmp_path, examples, stat
     needed = run("readelf", "--dynamic", examples / "vmm")
     assert "pintle" not in needed and ("NEEDED" in needed) == (not static)
     shows(run(examples / "vmm"))
+    shows_zpci(run(examples / "zpci"))
+    shows_css(run(examples / "css"))
 
 
 def test_examples_with_sanitizers(tmp_path, examples):
     """Library and example instrumented: no leak, no undefined behaviour. A leak would be the exit status."""
     root = Installed(tmp_path, "-Db_sanitize=address,undefined", "-Db_lundef=false", CC="gcc")
     make_examples(examples, root, "CC=gcc", LDFLAGS=SANITIZE, CFLAGS=" ".join(["-O1", "-g", SANITIZE, *STRICT]))
-    shows(run(examples / "vmm", env={"LD_LIBRARY_PATH": str(root.path("/lib")), "ASAN_OPTIONS": "detect_leaks=1"}))
+    for name, said in (("vmm", shows), ("zpci", shows_zpci), ("css", shows_css)):
+        said(run(examples / name, env={"LD_LIBRARY_PATH": str(root.path("/lib")), "ASAN_OPTIONS": "detect_leaks=1"}))
 
 
 def test_headers_are_for_cpp_too(installed, tmp_path):

@@ -40,10 +40,15 @@ RUNS = {
     "message-closing": RINGS,
     "config-grow": [SPLIT, PACKED + BAR],
     "end-sigterm": EVERYWHERE,
+    "inject-load": EVERYWHERE + [SPLIT + BAR],
+    "state-move": [SPLIT, PACKED + BAR] + IN_ORDER,
+    "state-move-closed": [SPLIT + BAR, PACKED] + IN_ORDER,
+    "state-move-messages": RINGS,
+    "state-resume": RINGS,
 }
 
 # Scenarios that take random steps run with these seeds and one that is new each time (and printed).
-SEEDS = {"reset-random": (2, 3), "end-sigterm": (2, 3)}
+SEEDS = {"reset-random": (2, 3), "end-sigterm": (2, 3), "inject-load": (2, 3)}
 
 
 def cases():

@@ -14,6 +14,7 @@ PATIENCE = 180
 MUTATIONS = [
     ("law1.gate", "virtio_run", ["test_gate", "test_gate_stops_the_poller"]),
     ("law1.publish", "virtio_run", ["test_gate"]),
+    ("law3.zpci_lock", "zpci_access", ["test_held_in_a_child"]),
     ("law4.fence", "virtio_run", ["test_fence"]),
     ("law4.fence", "virtio_core", ["test_reset_in_batch"]),
     ("law4.fence", "virtio_drain", ["test_destroyed_with_generations"]),
@@ -21,10 +22,14 @@ MUTATIONS = [
     ("law5.inline", "virtio_device", ["test_config_is_deferred", "test_config_in_handler"]),
     # On two threads the one that changes it cannot tell.
     ("law5.inline", "virtio_core", ["test_changed_by_unit on one thread"]),
+    ("law5.ccw_inline", "ccw", ["test_announced_from_the_loop"]),
     ("law5.lost", "virtio_device", ["test_config_in_handler"]),
     ("law5.lost", "virtio_core", ["test_changed_during_delivery"]),
     ("law6.split", "pci_function", ["test_whole_accesses"]),
     ("law6.split", "virtio_pci_access", ["test_whole_accesses"]),
+    ("law6.split", "zpci_access", ["test_block_whole"]),
+    ("law7.mandatory", "state", ["test_unknown_mandatory"]),
+    ("law8.removal", "pci_unplug", ["test_removal"]),
     ("law8.queue_reset", "virtio_run", ["test_queue_reset"]),
     ("law8.queue_reset", "virtio_pci", ["test_queue_reset_register"]),
 ]

@@ -8,7 +8,7 @@ import subprocess
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SOURCE_FOLDERS = ("src", "drive", "include", "examples")
 SKIPPED_FOLDERS = re.compile(r"^(\.git|\.cache|build.*|__pycache__|\.pytest_cache)$")
-BINARY = re.compile(r"tests/fuzz/corpus/|\.(img|png|gz|xz)$")
+BINARY = re.compile(r"tests/fuzz/corpus/|\.(img|png|gz|xz|state)$")
 
 
 def build():

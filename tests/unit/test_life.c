@@ -46,17 +46,21 @@ static void test_table(void **state)
 			/* Only the first client of a free function gets it. */
 			if (e == LIFE_EVENT_CONNECT)
 				assert_int_equal(next, s == LIFE_STATE_FREE ? (int)LIFE_STATE_ATTACHED : -1);
-			/* What is gone or in quarantine never becomes free again. */
-			if (s == LIFE_STATE_GONE || s == LIFE_STATE_QUARANTINED)
+			/* What is in quarantine never becomes free again, and what is gone only by being plugged. */
+			if (s == LIFE_STATE_QUARANTINED || (s == LIFE_STATE_GONE && e != LIFE_EVENT_PLUG))
 				assert_true(next < 0 || next == LIFE_STATE_GONE || next == LIFE_STATE_QUARANTINED);
-			/* Free again only at the end of leaving. */
-			if (next == LIFE_STATE_FREE && s != LIFE_STATE_FREE) {
+			if (e == LIFE_EVENT_PLUG)
+				assert_int_equal(next, s == LIFE_STATE_GONE ? (int)LIFE_STATE_FREE : -1);
+			/* Else free again only at the end of leaving. */
+			if (next == LIFE_STATE_FREE && s != LIFE_STATE_FREE && e != LIFE_EVENT_PLUG) {
 				assert_int_equal(s, LIFE_STATE_LEAVING);
 				assert_int_equal(e, LIFE_EVENT_SETTLED);
 			}
-			/* Forced unplug needs nobody, in no state. */
-			if (e == LIFE_EVENT_UNPLUG_FORCE && s != LIFE_STATE_GONE)
-				assert_true(next == LIFE_STATE_LEAVING || next == LIFE_STATE_GONE);
+			/* Forced unplug needs nobody, in no state; and nobody is offered the function afterwards. */
+			if (e == LIFE_EVENT_UNPLUG_FORCE)
+				assert_true(next == LIFE_STATE_UNPLUGGING || next == LIFE_STATE_GONE);
+			if (s == LIFE_STATE_UNPLUGGING && next >= 0)
+				assert_true(next == LIFE_STATE_UNPLUGGING || next == LIFE_STATE_GONE || next == LIFE_STATE_QUARANTINED);
 			/* A client that was there can always go. */
 			if (e == LIFE_EVENT_DISCONNECT)
 				assert_int_equal(next >= 0, s != LIFE_STATE_FREE);
@@ -86,6 +90,8 @@ static void test_move(void **state)
 	assert_int_equal(life_state(life), LIFE_STATE_ASKED);
 	assert_int_equal(life_move(life, LIFE_EVENT_DISCONNECT), 0);
 	assert_int_equal(life_move(life, LIFE_EVENT_SETTLED), 0);
+	assert_int_equal(life_state(life), LIFE_STATE_GONE);
+	assert_int_equal(life_move(life, LIFE_EVENT_PLUG), 0);
 	assert_int_equal(life_state(life), LIFE_STATE_FREE);
 	assert_int_equal(life_count(life, LIFE_EVENT_CONNECT), 1);
 	assert_int_equal(life_count(life, LIFE_EVENT_FLR), 1);

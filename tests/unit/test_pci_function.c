@@ -709,24 +709,6 @@ static void test_clients_in_turn(void **state)
 	}
 }
 
-static void test_unplug(void **state)
-{
-	(void)state;
-	assert_int_equal(rig_event(LIFE_EVENT_UNPLUG_ASK), 0);
-	assert_int_equal(life_state(life_of()), LIFE_STATE_ASKED);
-	check_silent(0, false); /* an access during unplug is answered */
-	assert_int_equal(rig_event(LIFE_EVENT_DEVICE_RESET), 0);
-	assert_int_equal(life_state(life_of()), LIFE_STATE_ASKED);
-	map_something();
-	assert_int_equal(rig_event(LIFE_EVENT_UNPLUG_FORCE), 0);
-	assert_int_equal(life_state(life_of()), LIFE_STATE_FREE);
-	assert_int_equal(mappings(), 0);
-	check_silent(0, true); /* here too */
-	assert_int_equal(rig_event(LIFE_EVENT_UNPLUG_FORCE), 0);
-	assert_int_equal(life_state(life_of()), LIFE_STATE_GONE);
-	assert_int_equal(rig_event(LIFE_EVENT_CONNECT), -EBUSY);
-}
-
 /* ---- showing ---- */
 
 static char shown[2048];
@@ -778,7 +760,6 @@ int main(void)
 		TEST(test_disconnect),
 		TEST(test_quarantine),
 		TEST(test_clients_in_turn),
-		TEST(test_unplug),
 		TEST(test_describe),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,10 @@ static void settled(struct dma_commit *commit)
 	connection->unsettled -= batch->count;
 	if (was_full)
 		vfu_connection_relax(connection);
+	/* The IOMMU of a physical function did not take it; of which map is not known, so that the client hears it of all that came together. */
+	for (uint32_t i = 0; commit->error && i < batch->count; i++)
+		if (batch->answers[i].header.command == VFIO_USER_DMA_MAP && !batch->answers[i].result)
+			batch->answers[i].result = commit->error;
 	send_answers(batch);
 }
 

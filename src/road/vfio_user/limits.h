@@ -13,7 +13,8 @@
 #define VFU_DATA_MAX (1u << 20)
 /* Smallest page that may be mapped. */
 #define VFU_PAGE_SIZE 4096u
-#define VFU_DMA_MAPS DMA_MAPPINGS_MAX
+/* The specification's default. More are taken (DMA_MAPPINGS_MAX), because not every client counts. */
+#define VFU_DMA_MAPS 65535u
 
 /* Longest message: data and what stands before it. */
 #define VFU_MESSAGE_MAX (VFU_DATA_MAX + 4096u)

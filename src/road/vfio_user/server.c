@@ -17,6 +17,7 @@ enum server_state {
 	SERVER_LISTENING, /* free: the next client is welcome */
 	SERVER_ATTACHING, /* CONNECT is on its way through the function */
 	SERVER_ATTACHED,
+	SERVER_DETACHED, /* unplugged or removed: clients are turned away until it is plugged again */
 	SERVER_LEAVING, /* DISCONNECT is on its way; clients wait in the backlog */
 	SERVER_STOPPED,
 };
@@ -35,6 +36,9 @@ struct vfu_server {
 	struct vfu_connection *connection;
 	struct pci_request connect, disconnect;
 	bool closed_while_attaching;
+	enum life_event leave_event; /* what ends the attached client's connection */
+	void (*changed)(void *context);
+	void *changed_context;
 	void (*stopped)(void *context);
 	void *stopped_context;
 	struct vfu_server_stats stats;
@@ -92,6 +96,23 @@ static void listen_again(struct vfu_server *server)
 		loop_fd_modify(&server->listener, EPOLLIN);
 }
 
+static void tell_changed(struct vfu_server *server)
+{
+	if (server->changed)
+		server->changed(server->changed_context);
+}
+
+void vfu_server_update(struct vfu_server *server)
+{
+	bool gone = life_state(pci_function_life(server->function)) == LIFE_STATE_GONE;
+
+	if (gone && server->state == SERVER_LISTENING)
+		server->state = SERVER_DETACHED;
+	else if (!gone && server->state == SERVER_DETACHED)
+		server->state = SERVER_LISTENING;
+	tell_changed(server);
+}
+
 static void disconnected(struct pci_request *request, int result)
 {
 	struct vfu_server *server = container_of(request, struct vfu_server, disconnect);
@@ -103,11 +124,14 @@ static void disconnected(struct pci_request *request, int result)
 	server->connection = NULL;
 	server->stats.client_pid = 0;
 	if (server->stopped || result < 0) {
+		tell_changed(server);
 		end_stop(server);
 		return;
 	}
-	log_limited(LOG_LEVEL_INFO, &server->comings, "free for the next client");
+	bool gone = life_state(pci_function_life(server->function)) == LIFE_STATE_GONE;
+	log_limited(LOG_LEVEL_INFO, &server->comings, gone ? "unplugged: offered to nobody" : "free for the next client");
 	listen_again(server);
+	vfu_server_update(server);
 }
 
 static void begin_disconnect(struct vfu_server *server)
@@ -116,7 +140,7 @@ static void begin_disconnect(struct vfu_server *server)
 	if (server->listener.loop)
 		loop_fd_modify(&server->listener, 0);
 	server->disconnect = (struct pci_request){ .kind = PCI_REQUEST_RESET, .complete = disconnected };
-	server->disconnect.reset.event = LIFE_EVENT_DISCONNECT;
+	server->disconnect.reset.event = server->leave_event;
 	list_init(&server->disconnect.link);
 	pci_function_submit(server->function, &server->disconnect);
 }
@@ -141,6 +165,7 @@ static void connected(struct pci_request *request, int result)
 		vfu_connection_close(server->connection, NULL);
 	}
 	server->state = SERVER_ATTACHED;
+	tell_changed(server);
 	if (server->closed_while_attaching) {
 		server->closed_while_attaching = false;
 		begin_disconnect(server);
@@ -164,6 +189,7 @@ static void attach(struct vfu_server *server, int fd)
 		close(fd);
 		return;
 	}
+	server->leave_event = LIFE_EVENT_DISCONNECT;
 	server->stats.connections++;
 	server->stats.client_pid = peer_pid(fd);
 	log_limited(LOG_LEVEL_INFO, &server->comings, "a client (pid %d) is attached", server->stats.client_pid);
@@ -201,6 +227,12 @@ static void accept_client(struct loop_fd *watch, uint32_t events)
 	if (fd < 0) {
 		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
 			pause_listening(server, errno);
+		return;
+	}
+	if (server->state == SERVER_DETACHED) {
+		server->stats.refused++;
+		log_limited(LOG_LEVEL_WARNING, &server->comings, "refused a client (pid %d): unplugged", peer_pid(fd));
+		close(fd);
 		return;
 	}
 	if (server->state != SERVER_LISTENING) {
@@ -243,12 +275,28 @@ void vfu_server_stop(struct vfu_server *server, void (*stopped)(void *context), 
 {
 	server->stopped = stopped;
 	server->stopped_context = context;
-	if (server->state == SERVER_LISTENING || server->state == SERVER_STOPPED) {
+	if (server->state == SERVER_LISTENING || server->state == SERVER_DETACHED || server->state == SERVER_STOPPED) {
 		end_stop(server);
 		return;
 	}
 	if (server->connection)
 		vfu_connection_close(server->connection, NULL);
+}
+
+bool vfu_server_cut(struct vfu_server *server, enum life_event event)
+{
+	if (!server->connection || server->connection->phase == VFU_PHASE_CLOSED)
+		return false;
+	server->leave_event = event;
+	log_limited(LOG_LEVEL_INFO, &server->comings, "ending the connection of the client (pid %d): %s", server->stats.client_pid, life_event_name(event));
+	vfu_connection_close(server->connection, NULL);
+	return true;
+}
+
+void vfu_server_watch(struct vfu_server *server, void (*changed)(void *context), void *context)
+{
+	server->changed = changed;
+	server->changed_context = context;
 }
 
 void vfu_server_destroy(struct vfu_server *server)

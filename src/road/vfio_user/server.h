@@ -28,6 +28,16 @@ void vfu_server_stop(struct vfu_server *server, void (*stopped)(void *context), 
 /* Only after it has stopped, or before its loop has run at all. NULL is accepted. */
 void vfu_server_destroy(struct vfu_server *server);
 
+/*
+ * Ends the attached client's connection here, needing nothing of the client; the function leaves by this event: DISCONNECT (it is offered again) or UNPLUG_FORCE (it is not). false:
+ * there is no client, or it is going already.
+ */
+bool vfu_server_cut(struct vfu_server *server, enum life_event event);
+/* The function was unplugged, removed or plugged by a request of somebody else's: offers it, or no more. */
+void vfu_server_update(struct vfu_server *server);
+/* changed is called from the owner's loop when a client is attached or has gone, and when it was unplugged or plugged. */
+void vfu_server_watch(struct vfu_server *server, void (*changed)(void *context), void *context);
+
 bool vfu_server_attached(const struct vfu_server *server);
 struct vfu_server_stats {
 	uint64_t connections, refused, messages, bytes_in, bytes_out, errors;

@@ -107,6 +107,11 @@ static void destroy(struct virtio_device *device)
 	.negotiated = blk_negotiated, \
 	.reset = blk_reset, \
 	.describe = describe, \
+	.save = blk_save, \
+	.restore = blk_restore, \
+	.save_request = blk_save_request, \
+	.restore_request = blk_restore_request, \
+	.adopt_request = blk_adopt_request, \
 	.destroy = destroy
 
 static const struct virtio_class blk_class = { BLK_CLASS };

@@ -101,6 +101,12 @@ static void set_stable(struct blk_device *blk)
 	atomic_store(&blk->stable, blk->info->volatile_cache && (!flushes || (switches && !blk->writeback)));
 }
 
+void blk_set_writeback(struct blk_device *blk, bool writeback)
+{
+	blk->writeback = writeback;
+	set_stable(blk);
+}
+
 void blk_config_write(struct virtio_device *device, uint32_t offset, const uint8_t *data, uint32_t length)
 {
 	struct blk_device *blk = virtio_device_data(device);
@@ -108,8 +114,7 @@ void blk_config_write(struct virtio_device *device, uint32_t offset, const uint8
 
 	if (!(blk->negotiated & BIT(VIRTIO_BLK_F_CONFIG_WCE)) || offset > at || at - offset >= length)
 		return;
-	blk->writeback = data[at - offset] != 0;
-	set_stable(blk);
+	blk_set_writeback(blk, data[at - offset] != 0);
 }
 
 int blk_negotiated(struct virtio_device *device, uint64_t features)

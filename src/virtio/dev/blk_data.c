@@ -145,6 +145,18 @@ static void part_done(struct block_io *io, int result)
 		virtio_request_done(part->request);
 }
 
+void blk_part_init(struct blk_part *part, struct virtio_request *request)
+{
+	part->next = NULL;
+	part->request = request;
+	part->buffer = NULL;
+	part->plain = false;
+	part->iov = NULL;
+	part->io.iov = &part->one;
+	part->io.iov_count = 0;
+	part->io.done = part_done;
+}
+
 static struct blk_part *part_get(struct blk_queue *bq, struct virtio_request *request)
 {
 	struct blk_part *part = bq->free_parts;
@@ -157,13 +169,7 @@ static struct blk_part *part_get(struct blk_queue *bq, struct virtio_request *re
 		if (!part)
 			return NULL;
 	}
-	part->next = NULL;
-	part->request = request;
-	part->buffer = NULL;
-	part->iov = NULL;
-	part->io.iov = &part->one;
-	part->io.iov_count = 0;
-	part->io.done = part_done;
+	blk_part_init(part, request);
 	return part;
 }
 
@@ -171,9 +177,14 @@ static void buffer_put(struct blk_queue *bq, struct blk_part *part)
 {
 	if (!part->buffer)
 		return;
-	block_buffer_put(bq->channel, part->buffer, part->buffer_size);
+	if (part->plain) {
+		free(part->buffer);
+		part->plain = false;
+	} else {
+		block_buffer_put(bq->channel, part->buffer, part->buffer_size);
+		bq->buffers--;
+	}
 	part->buffer = NULL;
-	bq->buffers--;
 }
 
 static void part_put(struct blk_queue *bq, struct blk_part *part)
@@ -389,6 +400,15 @@ int blk_window_deliver(struct virtio_request *request)
 			mark_dirty(b->bq, request->chain, part->position, part->io.length);
 	}
 	return blk_memory_error(r);
+}
+
+void blk_window_mark(struct virtio_request *request)
+{
+	struct blk_request *b = blk_request_of(request);
+
+	for (struct blk_part *part = b->parts; part && b->window; part = part->next)
+		if (!part->buffer && part->io.iov_count)
+			mark_dirty(b->bq, request->chain, part->position, part->io.length);
 }
 
 void blk_window_next(struct virtio_request *request)

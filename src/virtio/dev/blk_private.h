@@ -55,6 +55,7 @@ struct blk_part {
 	uint64_t position; /* in the data of the request */
 	void *buffer; /* the server's own memory, or NULL: guest memory, or no data */
 	size_t buffer_size;
+	bool plain; /* buffer is malloc'ed: of saved state */
 	struct iovec one, *iov; /* iov: allocated when more than one are needed */
 	struct block_io io;
 };
@@ -65,6 +66,7 @@ struct blk_request {
 	struct blk_part *parts; /* of this window */
 	unsigned pending; /* of them in the back end's hands */
 	int error; /* the first one */
+	bool restored; /* of saved state, and of no queue yet: bq is NULL */
 	enum block_operation operation;
 	unsigned flags; /* BLOCK_IO_* */
 	uint64_t offset, length; /* bytes on the device; of data (READ, WRITE) */
@@ -84,6 +86,7 @@ uint64_t blk_features(const struct blk_device *blk, bool writeback_switch);
 bool blk_config_renew(struct virtio_device *device);
 void blk_config_read(struct virtio_device *device, uint32_t offset, uint8_t *data, uint32_t length);
 void blk_config_write(struct virtio_device *device, uint32_t offset, const uint8_t *data, uint32_t length);
+void blk_set_writeback(struct blk_device *blk, bool writeback);
 int blk_negotiated(struct virtio_device *device, uint64_t features);
 void blk_reset(struct virtio_device *device);
 
@@ -93,6 +96,8 @@ int blk_start(struct virtio_queue *queue, struct virtio_request *request);
 int blk_publish(struct virtio_queue *queue, struct virtio_request *request);
 void blk_release(struct virtio_queue *queue, struct virtio_request *request);
 bool blk_uses(struct virtio_request *request, uint64_t iova, uint64_t size);
+/* The ring and its view, from the first use on. */
+void blk_queue_ring(struct blk_queue *bq);
 void blk_queue_free(struct blk_queue *bq); /* stopped, and no request is left */
 
 /* ---- blk_data.c ---- */
@@ -118,5 +123,18 @@ void blk_window_next(struct virtio_request *request);
 /* A part without data. false: no memory. */
 bool blk_part_add(struct virtio_request *request, uint64_t offset, uint64_t length);
 void blk_parts_free(struct virtio_request *request);
+
+/* Of the window, what the back end has read into guest memory itself is said to the dirty log. */
+void blk_window_mark(struct virtio_request *request);
+void blk_part_init(struct blk_part *part, struct virtio_request *request);
+
+/* ---- blk_state.c ---- */
+
+void blk_save(struct virtio_device *device, struct state_writer *writer);
+int blk_restore(struct virtio_device *device, const struct state_reader *reader, struct pintle_error *err);
+void blk_save_request(struct virtio_queue *queue, struct virtio_request *request, struct state_writer *writer);
+void blk_restore_request(struct virtio_device *device, struct virtio_request *request, struct state_fields *fields);
+void blk_adopt_request(struct virtio_queue *queue, struct virtio_request *request);
+void blk_drop_restored(struct virtio_request *request);
 
 #endif

@@ -120,6 +120,8 @@ static void let_go(struct virtio_request *request)
 	struct blk_request *b = blk_request_of(request);
 	struct blk_queue *bq = b->bq;
 
+	if (b->restored)
+		blk_drop_restored(request);
 	if (!bq)
 		return;
 	blk_parts_free(request);
@@ -310,17 +312,22 @@ static start_fn *const starts[] = {
 
 /* ---- the class's calls ---- */
 
+void blk_queue_ring(struct blk_queue *bq)
+{
+	bq->ring = virtio_queue_ring(bq->queue);
+	bq->view = virtq_view(bq->ring);
+}
+
 int blk_start(struct virtio_queue *queue, struct virtio_request *request)
 {
 	struct blk_queue *bq = virtio_queue_data(queue);
 	struct header header;
 	int r;
 
-	if (__builtin_expect(!bq->ring, 0)) {
-		bq->ring = virtio_queue_ring(queue);
-		bq->view = virtq_view(bq->ring);
-	}
+	if (__builtin_expect(!bq->ring, 0))
+		blk_queue_ring(bq);
 	blk_request_of(request)->bq = NULL;
+	blk_request_of(request)->restored = false;
 	if (!request->chain->writable_bytes) {
 		virtio_queue_set_reason(queue, "a request has no room for its status");
 		return -EPROTO;

@@ -194,6 +194,9 @@ static const struct pci_device_ops device_ops = {
 	.config_write = virtio_pci_window_write,
 	.io_fds = io_fds,
 	.transactions_pending = transactions_pending,
+	.quiet = virtio_pci_quiet,
+	.save = virtio_pci_save,
+	.restore = virtio_pci_restore,
 	.describe = describe,
 };
 

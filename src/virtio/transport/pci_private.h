@@ -51,6 +51,11 @@ int virtio_pci_bar_access(void *context, unsigned bar, uint64_t offset, uint8_t 
 /* The transport's own registers go to their values after a reset; pending interrupts are dropped. */
 void virtio_pci_reset_registers(struct virtio_pci *transport);
 
+/* pci_state.c */
+void virtio_pci_quiet(void *context, void (*done)(void *context), void *done_context);
+void virtio_pci_save(void *context, struct state_writer *writer, void (*done)(void *context), void *done_context);
+int virtio_pci_restore(void *context, const struct state_reader *reader, struct pintle_error *err);
+
 /* pci_window.c */
 bool virtio_pci_window_read(void *transport, uint32_t offset, uint8_t *data, uint32_t length);
 bool virtio_pci_window_write(void *transport, uint32_t offset, const uint8_t *data, uint32_t length);

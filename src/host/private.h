@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * The parts of a physical function: the function itself (function.c), the hardware made to agree with it (hardware.c, job.c), and the IOMMU's mappings (mapping.c).
+ */
+#ifndef HOST_PRIVATE_H
+#define HOST_PRIVATE_H
+
+#include "base/helper.h"
+#include "base/list.h"
+#include "host/function.h"
+#include "host/inventory.h"
+#include "host/vfio.h"
+
+/* Command register bits that are the hardware's business; the others are the table's. */
+#define HOST_COMMAND (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE)
+
+/* What is bound: one of the three modes, and where each vector goes. */
+struct host_irqs {
+	int index; /* VFIO_PCI_*_IRQ_INDEX; -1: none */
+	uint32_t count;
+	int *fds; /* count; -1: not bound. Room for all vectors of the device */
+};
+
+/* What one job on a helper thread does, in this order, and what it found. The helper touches nothing else but the device's descriptors. */
+struct host_job {
+	struct helper_work work;
+	struct host_vfio *vfio;
+	const struct host_device *device;
+	/* orders */
+	bool look; /* compare with what is held before anything else */
+	bool off; /* interrupts unbound and command 0 first: before a reset of a handover */
+	bool reset; /* with escalation until it verifies */
+	uint16_t held_command, wanted_command;
+	struct host_irqs held, wanted; /* wanted.fds are not closed while the life is held */
+	bool intx_masked, unmask;
+	int unmask_fd;
+	int lines[2], held_lines[2]; /* the kernel's own errors (AER) and requests, straight to the client: ERR, REQ */
+	uint32_t msix_at; /* its capability in the hardware's configuration space; 0: none */
+	/* findings */
+	bool lost; /* the hardware was not what was held */
+	bool ready; /* it answers, and is what was wanted */
+	unsigned tries; /* resets */
+	int error;
+	char said[160];
+};
+
+void host_job_run(struct helper_work *work);
+/* Is the hardware as after a reset? On a helper thread, or at set-up. NULL: yes; else what is not. */
+const char *host_unclean(const struct host_vfio *vfio, uint32_t msix_at);
+/* Resets by one method after another until it verifies. The number of tries; 0: none has helped. */
+unsigned host_reset(const struct host_vfio *vfio, const struct host_device *device, uint32_t msix_at, char *said, size_t size);
+
+struct host_mapping;
+int host_mapping_create(struct host_mapping **out, struct host_vfio *vfio, struct dma_space *space, struct loop *owner, struct log_source *log);
+void host_mapping_destroy(struct host_mapping *mapping); /* nothing under way. NULL is accepted */
+bool host_mapping_busy(const struct host_mapping *mapping);
+/* While it is stopped, what is to be applied waits: the device has to be off before its memory goes. */
+void host_mapping_pause(struct host_mapping *mapping, bool paused);
+void host_mapping_count(const struct host_mapping *mapping, uint64_t *count, uint64_t *bytes);
+
+struct host_function {
+	struct loop *owner;
+	struct log_source *log;
+	struct pci_function *pci;
+	struct host_device device;
+	struct host_vfio vfio;
+	struct host_mapping *mapping;
+	struct life_listener listener;
+	uint32_t msix_at;
+	uint64_t check_ns;
+	struct loop_timer check;
+	/* capabilities that are passed on: where they are for the guest, and in the hardware */
+	struct {
+		uint32_t guest, hardware, length;
+	} passed[16];
+	unsigned passed_count;
+
+	enum host_state state;
+	bool clean; /* the last handover verified */
+	bool stale; /* wanted may differ from held */
+	bool holding; /* the life, until they agree */
+	bool running; /* job */
+	bool posted; /* message */
+	bool wants_reset, wants_off, wants_look;
+	bool reset_holds; /* the life, until that reset has ended (a handover) */
+	struct loop_message message;
+	struct host_job job;
+	uint16_t held_command;
+	struct host_irqs held;
+	uint64_t unmasks; /* of INTx, done */
+	int held_unmask_fd, held_lines[2];
+
+	struct {
+		void (*done)(void *context, int found);
+		void *context;
+	} asked; /* a check by somebody */
+	void (*stopped)(void *context);
+	void *stopped_context;
+	bool stopping;
+
+	uint64_t checks, found, healed, resets, escalations, jobs;
+	char last[160];
+};
+
+/* hardware.c */
+void host_hardware_init(struct host_function *host);
+void host_hardware_stale(struct host_function *host);
+void host_hardware_reset(struct host_function *host, enum life_event event);
+void host_hardware_watch(struct host_function *host, bool on);
+
+#endif

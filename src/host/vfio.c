@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSD-2-Clause
+/*
+ * Calls to Linux VFIO, see vfio.h.
+ */
+#include "host/vfio.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/num.h"
+
+static void read_regions(struct host_vfio *vfio)
+{
+	for (unsigned i = 0; i < VFIO_PCI_NUM_REGIONS; i++) {
+		struct vfio_region_info info = { .argsz = sizeof info, .index = i };
+
+		vfio->regions[i] = (struct host_vfio_region){ 0 };
+		/* There may be none of that kind (VGA, ROM): that is no error. */
+		if (ioctl(vfio->fd, VFIO_DEVICE_GET_REGION_INFO, &info))
+			continue;
+		vfio->regions[i] = (struct host_vfio_region){
+			.size = info.size,
+			.offset = info.offset,
+			.readable = info.flags & VFIO_REGION_INFO_FLAG_READ,
+			.writable = info.flags & VFIO_REGION_INFO_FLAG_WRITE,
+			.mappable = info.flags & VFIO_REGION_INFO_FLAG_MMAP,
+		};
+	}
+}
+
+static void read_irqs(struct host_vfio *vfio)
+{
+	for (unsigned i = 0; i < VFIO_PCI_NUM_IRQS; i++) {
+		struct vfio_irq_info info = { .argsz = sizeof info, .index = i };
+
+		vfio->irqs[i] = ioctl(vfio->fd, VFIO_DEVICE_GET_IRQ_INFO, &info) ? 0 : info.count;
+		if (i == VFIO_PCI_INTX_IRQ_INDEX)
+			vfio->intx_automasked = info.flags & VFIO_IRQ_INFO_AUTOMASKED;
+	}
+}
+
+int host_vfio_open(struct host_vfio *vfio, const char *address, int group, struct pintle_error *err)
+{
+	struct vfio_device_info info = { .argsz = sizeof info };
+	int r;
+
+	*vfio = (struct host_vfio){ .ops = &host_container_group, .fd = -1, .container = -1, .group = -1 };
+	r = vfio->ops->open(vfio, address, group, err);
+	if (r)
+		return r;
+	if (ioctl(vfio->fd, VFIO_DEVICE_GET_INFO, &info) || !(info.flags & VFIO_DEVICE_FLAGS_PCI)) {
+		host_vfio_close(vfio);
+		return error_set(err, -ENODEV, "VFIO does not know %s as a PCI device", address);
+	}
+	vfio->can_reset = info.flags & VFIO_DEVICE_FLAGS_RESET;
+	read_regions(vfio);
+	read_irqs(vfio);
+	return 0;
+}
+
+void host_vfio_close(struct host_vfio *vfio)
+{
+	if (!vfio->ops)
+		return;
+	vfio->ops->close(vfio);
+	vfio->fd = vfio->group = vfio->container = -1;
+}
+
+/* ---- registers ---- */
+
+static int check(const struct host_vfio *vfio, unsigned region, uint64_t offset, uint32_t length)
+{
+	return region < VFIO_PCI_NUM_REGIONS && range_within(offset, length, vfio->regions[region].size) ? 0 : -EINVAL;
+}
+
+int host_vfio_read(const struct host_vfio *vfio, unsigned region, uint64_t offset, void *data, uint32_t length)
+{
+	int r = check(vfio, region, offset, length);
+
+	if (r)
+		return r;
+	ssize_t got = pread(vfio->fd, data, length, (off_t)(vfio->regions[region].offset + offset));
+	return got == (ssize_t)length ? 0 : got < 0 ? -errno : -EIO;
+}
+
+int host_vfio_write(const struct host_vfio *vfio, unsigned region, uint64_t offset, const void *data, uint32_t length)
+{
+	int r = check(vfio, region, offset, length);
+
+	if (r)
+		return r;
+	ssize_t done = pwrite(vfio->fd, data, length, (off_t)(vfio->regions[region].offset + offset));
+	return done == (ssize_t)length ? 0 : done < 0 ? -errno : -EIO;
+}
+
+/* ---- interrupts ---- */
+
+static int set_irqs(const struct host_vfio *vfio, unsigned index, uint32_t flags, uint32_t start, uint32_t count, const int *fds)
+{
+	size_t payload = fds ? count * sizeof *fds : 0;
+	struct vfio_irq_set *set = malloc(sizeof *set + payload);
+	int r;
+
+	if (!set)
+		return -ENOMEM;
+	*set = (struct vfio_irq_set){ .argsz = (uint32_t)(sizeof *set + payload), .flags = flags, .index = index, .start = start, .count = count };
+	if (fds)
+		memcpy(set->data, fds, payload);
+	r = ioctl(vfio->fd, VFIO_DEVICE_SET_IRQS, set) ? -errno : 0;
+	free(set);
+	return r;
+}
+
+int host_vfio_bind(const struct host_vfio *vfio, unsigned index, uint32_t start, uint32_t count, const int *fds)
+{
+	return set_irqs(vfio, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, start, count, fds);
+}
+
+int host_vfio_unbind(const struct host_vfio *vfio, unsigned index)
+{
+	return set_irqs(vfio, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0, NULL);
+}
+
+int host_vfio_mask_intx(const struct host_vfio *vfio, bool masked)
+{
+	return set_irqs(vfio, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_DATA_NONE | (masked ? VFIO_IRQ_SET_ACTION_MASK : VFIO_IRQ_SET_ACTION_UNMASK), 0,
+			1, NULL);
+}
+
+int host_vfio_unmask_fd(const struct host_vfio *vfio, int fd)
+{
+	return set_irqs(vfio, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, &fd);
+}
+
+/* ---- resets ---- */
+
+int host_vfio_reset(const struct host_vfio *vfio)
+{
+	if (!vfio->can_reset)
+		return -EOPNOTSUPP;
+	return ioctl(vfio->fd, VFIO_DEVICE_RESET) ? -errno : 0;
+}
+
+int host_vfio_hot_reset(const struct host_vfio *vfio)
+{
+	struct vfio_pci_hot_reset *reset = malloc(sizeof *reset + sizeof(int32_t));
+	int r;
+
+	if (!reset)
+		return -ENOMEM;
+	*reset = (struct vfio_pci_hot_reset){ .argsz = sizeof *reset + sizeof(int32_t), .count = 1 };
+	/* The kernel looks whether the groups given own all that is on the bus. */
+	reset->group_fds[0] = vfio->group;
+	r = ioctl(vfio->fd, VFIO_DEVICE_PCI_HOT_RESET, reset) ? -errno : 0;
+	free(reset);
+	return r;
+}
