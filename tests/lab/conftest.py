@@ -17,24 +17,24 @@ class Lab:
         self.folder = folder
         self.servers, self.guests, self.roots = [], [], []
 
-    def root_disk(self, suite, name="d0", options=""):
-        image = disk.root_copy(self.folder / f"{name}.img", suite)
+    def root_disk(self, suite, name="d0", options="", architecture="amd64", **environment):
+        image = disk.root_copy(self.folder / f"{name}.img", suite, architecture)
         self.roots.append(image)
-        return self.serve(name, image, options)
+        return self.serve(name, image, options, **environment)
 
-    def data_disk(self, megabytes, name="d1", options=""):
-        return self.serve(name, disk.data_disk(self.folder / f"{name}.img", megabytes), options)
+    def data_disk(self, megabytes, name="d1", options="", **environment):
+        return self.serve(name, disk.data_disk(self.folder / f"{name}.img", megabytes), options, **environment)
 
-    def serve(self, name, image, options=""):
-        self.servers.append(server.server(self.folder, name, image, options))
+    def serve(self, name, image, options="", **environment):
+        self.servers.append(server.server(self.folder, name, image, options, **environment))
         return self.servers[-1]
 
-    def guest(self, suite, servers, **options):
+    def guest(self, suite, servers, kind=Guest, **options):
         options.setdefault("name", f"guest{len(self.guests)}")
-        self.guests.append(Guest(self.folder, servers, suite, **options))
+        self.guests.append(kind(self.folder, servers, suite, **options))
         return self.guests[-1].start().wait_ready()
 
-    def finish(self):
+    def finish(self, errors_of_backends=False):
         """The guests' kernels complained of nothing, the servers end well, and the file systems are whole."""
         for guest in self.guests:
             trouble = guest.kernel_trouble()
@@ -43,7 +43,7 @@ class Lab:
             if guest.process.poll() is None:
                 guest.power_off()
         for one in self.servers:
-            one.stop()
+            one.stop(errors_of_backends)
         for image in self.roots:
             disk.check(image)
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
  * Inside a guest: switch the bus master bit of a disk's PCI function off and on under I/O, as firmware does between boot
- * stages, and look whether the disk stands still in between and goes on afterwards.
+ * stages, and look whether the disk stands still in between and goes on afterwards. With "d3hot" its power state goes to
+ * D3hot and back to D0 instead, which closes the same gate.
  *
- *   busmaster PCI-ADDRESS DISK COUNT OFF-MILLISECONDS IN-FLIGHT
+ *   busmaster PCI-ADDRESS DISK COUNT OFF-MILLISECONDS IN-FLIGHT [d3hot]
  *
  * While it is off, at most IN-FLIGHT requests may still be seen to complete: those that were done before, and whose
  * interrupt the guest handles only now, and what the kernel itself had on the way (journal, write-back, and flushes, for
@@ -24,6 +25,11 @@
 #define LONGEST_MS 60000 /* until a disk that should go on counts as stuck */
 
 static int config, stat_fd;
+/* What is switched: the register, its bits, and their values when the disk may go on and when it may not. */
+static struct {
+	off_t offset;
+	uint16_t mask, on, off;
+} part = { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MASTER, 0 };
 
 static void pause_ms(unsigned milliseconds)
 {
@@ -48,14 +54,38 @@ static unsigned long long completed(void)
 	return v[0] + v[4] + v[11] + v[15];
 }
 
-static int set_master(int on)
+static int set(int on)
 {
-	uint16_t command;
+	uint8_t bytes[2];
 
-	if (pread(config, &command, 2, PCI_COMMAND) != 2)
+	if (pread(config, bytes, 2, part.offset) != 2)
 		return -1;
-	command = (uint16_t)(on ? command | PCI_COMMAND_MASTER : command & ~PCI_COMMAND_MASTER);
-	return pwrite(config, &command, 2, PCI_COMMAND) == 2 ? 0 : -1;
+	uint16_t value = (uint16_t)(bytes[0] | bytes[1] << 8);
+	value = (uint16_t)((value & ~part.mask) | (on ? part.on : part.off));
+	bytes[0] = (uint8_t)value;
+	bytes[1] = (uint8_t)(value >> 8);
+	return pwrite(config, bytes, 2, part.offset) == 2 ? 0 : -1;
+}
+
+/* D3hot, by the power management capability. */
+static int choose_power_state(void)
+{
+	uint8_t at, next[2];
+
+	if (pread(config, &at, 1, PCI_CAPABILITY_LIST) != 1)
+		return -1;
+	for (unsigned bound = 48; at && bound; bound--, at = next[1]) {
+		if (pread(config, next, 2, at) != 2)
+			return -1;
+		if (next[0] == PCI_CAP_ID_PM) {
+			part.offset = at + PCI_PM_CTRL;
+			part.mask = PCI_PM_CTRL_STATE_MASK;
+			part.on = 0;
+			part.off = 3;
+			return 0;
+		}
+	}
+	return -1;
 }
 
 int main(int argc, char **argv)
@@ -63,8 +93,8 @@ int main(int argc, char **argv)
 	char path[256];
 	unsigned long long before, between, most = 0;
 
-	if (argc != 6) {
-		fprintf(stderr, "usage: busmaster PCI-ADDRESS DISK COUNT OFF-MILLISECONDS IN-FLIGHT\n");
+	if (argc != 6 && argc != 7) {
+		fprintf(stderr, "usage: busmaster PCI-ADDRESS DISK COUNT OFF-MILLISECONDS IN-FLIGHT [d3hot]\n");
 		return 2;
 	}
 	unsigned count = (unsigned)strtoul(argv[3], NULL, 10), off = (unsigned)strtoul(argv[4], NULL, 10);
@@ -78,22 +108,26 @@ int main(int argc, char **argv)
 		perror("busmaster");
 		return 1;
 	}
+	if (argc == 7 && choose_power_state() != 0) {
+		printf("busmaster: BAD: no power management capability\n");
+		return 1;
+	}
 	for (unsigned i = 0; i < count; i++) {
-		if (set_master(0) != 0) {
+		if (set(0) != 0) {
 			perror("busmaster: off");
 			return 1;
 		}
 		before = completed();
 		pause_ms(off);
 		between = completed() - before;
-		if (set_master(1) != 0) {
+		if (set(1) != 0) {
 			perror("busmaster: on");
 			return 1;
 		}
 		if (between > most)
 			most = between;
 		if (between > in_flight) {
-			printf("busmaster: BAD: %llu requests completed with bus master off\n", between);
+			printf("busmaster: BAD: %llu requests completed while it was off\n", between);
 			return 1;
 		}
 		before = completed();

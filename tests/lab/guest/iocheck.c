@@ -8,6 +8,7 @@
  *                                                     over or SIGTERM comes; then everything is compared
  *   iocheck stamp FILE MEGABYTES SEED                 write everything once, and flush
  *   iocheck compare FILE MEGABYTES SEED               compare with what "stamp" has written
+ *   iocheck tail FILE MEGABYTES SEED                  the same, for the second half only
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -137,15 +138,20 @@ static bool compare_blocks(struct slice *s, void *buffer, uint64_t at, uint64_t 
 
 typedef bool (*step)(struct slice *, void *, uint64_t, uint64_t);
 
-static bool whole_slice(struct slice *s, void *buffer, step do_step)
+static bool slice_from(struct slice *s, void *buffer, step do_step, uint64_t first)
 {
-	for (uint64_t at = 0; at < s->blocks; at += MOST_BLOCKS) {
+	for (uint64_t at = first; at < s->blocks; at += MOST_BLOCKS) {
 		uint64_t left = s->blocks - at;
 
 		if (!do_step(s, buffer, at, left < MOST_BLOCKS ? left : MOST_BLOCKS))
 			return false;
 	}
 	return true;
+}
+
+static bool whole_slice(struct slice *s, void *buffer, step do_step)
+{
+	return slice_from(s, buffer, do_step, 0);
 }
 
 static bool flush(struct slice *s)
@@ -221,7 +227,7 @@ static int run(int fd, uint64_t blocks, unsigned seconds, unsigned threads, uint
 	return sum.failed;
 }
 
-static int once(int fd, uint64_t blocks, uint64_t seed, bool write)
+static int once(int fd, uint64_t blocks, uint64_t first, uint64_t seed, bool write)
 {
 	void *buffer = aligned_alloc(BLOCK, (size_t)MOST_BLOCKS * BLOCK);
 	struct slice s = { .fd = fd, .blocks = blocks, .seed = seed, .generation = calloc(blocks, sizeof(uint32_t)) };
@@ -229,7 +235,7 @@ static int once(int fd, uint64_t blocks, uint64_t seed, bool write)
 
 	for (uint64_t i = 0; good && !write && i < blocks; i++)
 		s.generation[i] = 1;
-	good = good && whole_slice(&s, buffer, write ? write_blocks : compare_blocks);
+	good = good && slice_from(&s, buffer, write ? write_blocks : compare_blocks, first);
 	good = good && (!write || fsync(fd) == 0);
 	printf("iocheck: %s\n", good ? "good" : "BAD");
 	free(s.generation);
@@ -241,11 +247,11 @@ int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 	bool runs = !strcmp(what, "run") && argc == 7, stamps = !strcmp(what, "stamp") && argc == 5;
-	bool compares = !strcmp(what, "compare") && argc == 5;
+	bool tail = !strcmp(what, "tail") && argc == 5, compares = (!strcmp(what, "compare") && argc == 5) || tail;
 	int fd;
 
 	if (!runs && !stamps && !compares) {
-		fprintf(stderr, "usage: iocheck run FILE MEGABYTES SECONDS THREADS SEED | stamp|compare FILE MEGABYTES SEED\n");
+		fprintf(stderr, "usage: iocheck run FILE MEGABYTES SECONDS THREADS SEED | stamp|compare|tail FILE MEGABYTES SEED\n");
 		return 2;
 	}
 	fd = open(argv[2], O_RDWR | O_DIRECT | (compares ? 0 : O_CREAT), 0600);
@@ -256,7 +262,7 @@ int main(int argc, char **argv)
 	uint64_t blocks = strtoull(argv[3], NULL, 10) * (1024 * 1024 / BLOCK);
 
 	if (stamps || compares)
-		return once(fd, blocks, strtoull(argv[4], NULL, 10), stamps);
+		return once(fd, blocks, tail ? blocks / 2 : 0, strtoull(argv[4], NULL, 10), stamps);
 	unsigned threads = (unsigned)strtoul(argv[5], NULL, 10);
 
 	if (threads < 1 || threads > MOST_THREADS)

@@ -12,6 +12,9 @@ from . import host
 
 TOOLS = host.LAB / "guest"
 ROOT_MEGABYTES = 256
+# Programs of a guest, and what compiles them (Debian: gcc-ARCHITECTURE-linux-gnu with libc6-dev-ARCHITECTURE-cross).
+PROGRAMS = ("iocheck", "busmaster", "pciset", "kexec")
+COMPILERS = {"amd64": "x86_64-linux-gnu-gcc", "ppc64el": "powerpc64le-linux-gnu-gcc", "s390x": "s390x-linux-gnu-gcc"}
 
 
 def _known_contents(folder):
@@ -27,21 +30,27 @@ def _known_contents(folder):
     (folder / "SHA256SUMS").write_text("".join(sums))
 
 
-def _tree(root, guest):
+def _tree(root, suite, architecture):
+    guest = host.guest_folder(suite, architecture)
     for name in ("bin", "dev", "proc", "sys", "run", "root", "sbin", "etc", "tmp", "data"):
         (root / name).mkdir()
     shutil.copy(guest / "busybox", root / "bin/busybox")
-    for applet in host.run(guest / "busybox", "--list").split():
+    # Another architecture's busybox cannot be asked here; the same version of this one's can.
+    for applet in host.run(host.guest_folder(suite) / "busybox", "--list").split():
         if not (root / "bin" / applet).exists():
             (root / "bin" / applet).symlink_to("busybox")
-    for tool in ("iocheck", "busmaster"):
-        host.run("gcc", "-static", "-O2", "-pthread", "-o", root / "bin" / tool, TOOLS / f"{tool}.c")
+    for tool in PROGRAMS:
+        host.run(COMPILERS[architecture], "-static", "-O2", "-pthread", "-o", root / "bin" / tool, TOOLS / f"{tool}.c")
     (root / "sbin/modprobe").symlink_to("../bin/busybox")
     shutil.copy(TOOLS / "system-init", root / "sbin/init")
     (root / "sbin/init").chmod(0o755)
     (root / "etc/motd").write_text("This is a guest of Pintle's laboratory. Its disk is served by pintle. "
                                    "End it with 'exit' or Control-D.\n")
     shutil.copytree(guest / "modules/lib", root / "lib")
+    # For a guest that starts a kernel from its own disk.
+    (root / "boot").mkdir()
+    for file in ("vmlinuz", "initrd"):
+        shutil.copy(guest / file, root / "boot" / file)
     _known_contents(root / "known")
 
 
@@ -63,7 +72,7 @@ def root_image(suite, architecture="amd64"):
         with tempfile.TemporaryDirectory(dir=host.CACHE) as folder:
             root, partial = pathlib.Path(folder) / "root", pathlib.Path(folder) / "image"
             root.mkdir()
-            _tree(root, guest)
+            _tree(root, suite, architecture)
             os.truncate(os.open(partial, os.O_CREAT | os.O_WRONLY), ROOT_MEGABYTES << 20)
             host.run("mkfs.ext4", "-q", "-F", "-L", "pintle", "-E", "root_owner=0:0", "-d", root, partial)
             partial.rename(image)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A real guest: QEMU with a stock Debian kernel whose root file system is on a served disk, its shell, its console, QMP."""
+import contextlib
 import json
 import pathlib
 import re
@@ -17,6 +18,9 @@ KERNEL_TROUBLE = re.compile(
     r"nobody cared|hung_task|blocked for more than|soft lockup|rcu.*stall)")
 
 
+LINUX = {"bookworm": "6.1", "trixie": "6.12"}
+
+
 class Line:
     """One end of a socket pair whose other end QEMU holds."""
 
@@ -27,7 +31,9 @@ class Line:
 
     def send(self, data):
         self.here.setblocking(True)
-        self.here.sendall(data)
+        # Whoever waits for an answer notices that the other side is gone.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.here.sendall(data)
         self.here.setblocking(False)
 
     def receive(self, seconds):
@@ -46,33 +52,48 @@ class Line:
 
 
 class Guest:
-    """Boots on start(); run() gives a command to its shell."""
+    """Boots on start(); run() gives a command to its shell. The machine here is a PC; other machines derive from it."""
+
+    machine_name, program, architecture = "x86-64", "x86_64", "amd64"
+    console_device, shell_device = "ttyS0", "ttyS1"
 
     def __init__(self, folder, servers, suite="bookworm", *, name="guest", append="", memory="shared", cpus=2, extra=(),
-                 reboots=True):
+                 reboots=True, viommu=False, spare_ports=0, megabytes=512, more_memory="", acpi_hotplug=False):
         self.folder = pathlib.Path(folder)
         self.servers = list(servers)
         self.suite, self.append, self.memory, self.cpus = suite, append, memory, cpus
-        self.extra, self.reboots = list(extra), reboots
+        self.extra, self.reboots, self.viommu, self.spare_ports = list(extra), reboots, viommu, spare_ports
+        self.megabytes, self.more_memory, self.acpi_hotplug = megabytes, more_memory, acpi_hotplug
         self.console = self.folder / f"{name}.console.log"
         self.qemu_log = self.folder / f"{name}.qemu.log"
         self.process = self.shell = self.monitor = None
         self.tokens = self.jobs = 0
+        # Stretches of the console's log in which trouble was asked for, and whether one is open.
+        self.forgiven, self.forgiving = [], None
+        # What QMP has told unasked.
+        self.events = []
 
     # The machine
 
     def machine(self):
         """QEMU's arguments that make the machine, its disks included, without its lines to the outside."""
-        folder = host.guest_folder(self.suite)
         accelerator = host.accelerator()
-        words = [*host.qemu(), "-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi",
-                 "-cpu", "host" if accelerator == "kvm" else "max", "-smp", str(self.cpus), "-m", "512M",
-                 "-nodefaults", "-display", "none"]
+        kvm = accelerator == "kvm"
+        words = [*host.qemu(self.program), "-accel", "kvm" if kvm else "tcg,thread=multi", "-cpu", "host" if kvm else "max",
+                 "-smp", str(self.cpus), "-m", f"{self.megabytes}M{self.more_memory}", "-nodefaults", "-display", "none"]
+        machine = "q35"
+        if self.viommu:
+            machine += ",kernel-irqchip=split"
         if self.memory == "shared":
-            words += ["-object", "memory-backend-memfd,id=ram,size=512M,share=on", "-M", "q35,memory-backend=ram"]
-        else:
-            # Without a shared file the server gets no descriptor, and reaches memory by messages alone.
-            words += ["-M", "q35"]
+            words += ["-object", f"memory-backend-memfd,id=ram,size={self.megabytes}M,share=on"]
+            machine += ",memory-backend=ram"
+        # Otherwise, without a shared file, the server gets no descriptor, and reaches memory by messages alone.
+        words += ["-M", machine]
+        if not self.acpi_hotplug:
+            # Hot-plug by the root port itself, as real machines do it; a button by ACPI is the PC's default.
+            words += ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"]
+        if self.viommu:
+            words += ["-device", "intel-iommu,intremap=on,caching-mode=on"]
         for number, server in enumerate(self.servers):
             # The first disk is part of the root complex, as in many machines; the others have a port of their own.
             if number == 0:
@@ -80,21 +101,36 @@ class Guest:
             else:
                 words += ["-device", f"pcie-root-port,id=port{number},chassis={number},addr={number + 4:x}.0"]
                 words += server.attachment(f"port{number}", "0.0")
-        words += ["-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd")]
+        for number in range(self.spare_ports):
+            words += ["-device", f"pcie-root-port,id=spare{number},chassis={number + 20},addr={number + 16:x}.0"]
         if not self.reboots:
             words += ["-no-reboot"]
-        return words + self.extra
+        return words + self.boot_from() + self.extra
+
+    def boot_from(self):
+        """The kernel that QEMU itself puts into memory."""
+        folder = host.guest_folder(self.suite, self.architecture)
+        return ["-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd")]
 
     def command_line(self, more):
-        return f"console=ttyS0 panic=-1 net.ifnames=0 {more} {self.append}".strip()
+        iommu = "intel_iommu=on iommu.strict=1" if self.viommu else ""
+        return f"console={self.console_device} panic=-1 net.ifnames=0 {more} {iommu} {self.append}".strip()
+
+    def kernel_words(self):
+        """The command line of a guest that programs talk to."""
+        return self.command_line(f"lab.shell={self.shell_device}")
+
+    def lines(self):
+        """Its console, into a file, and its shell."""
+        return ["-serial", f"file:{self.console}",
+                "-chardev", f"socket,id=shell,fd={self.shell.there.fileno()}", "-serial", "chardev:shell"]
 
     def start(self):
         self.shell, self.monitor = Line(), Line()
-        words = self.machine() + [
-            "-serial", f"file:{self.console}",
-            "-chardev", f"socket,id=shell,fd={self.shell.there.fileno()}", "-serial", "chardev:shell",
-            "-chardev", f"socket,id=monitor,fd={self.monitor.there.fileno()}", "-qmp", "chardev:monitor",
-            "-append", self.command_line("lab.shell=ttyS1")]
+        words = self.machine() + self.lines() + [
+            "-chardev", f"socket,id=monitor,fd={self.monitor.there.fileno()}", "-qmp", "chardev:monitor"]
+        if "-kernel" in words:
+            words += ["-append", self.kernel_words()]
         with open(self.qemu_log, "ab") as log:
             self.process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -108,8 +144,30 @@ class Guest:
     def interactive(self):
         """Hand this terminal to the guest's console; returns when the guest has ended."""
         words = self.machine() + ["-no-reboot", "-serial", "mon:stdio",
-                                  "-append", self.command_line("quiet lab.shell=ttyS0 lab.interactive")]
+                                  "-append", self.command_line(f"quiet lab.shell={self.console_device} lab.interactive")]
         return subprocess.call(words)
+
+    def console_text(self):
+        """What the guests' kernels have said, without the stretches in which trouble was asked for."""
+        data = self.console.read_bytes() if self.console.exists() else b""
+        for begin, end in reversed(self.forgiven):
+            data = data[:begin] + data[end:]
+        return (data if self.forgiving is None else data[:self.forgiving]).decode(errors="replace")
+
+    @contextlib.contextmanager
+    def trouble_expected(self):
+        """What the kernel says in here is not held against it: somebody asks for trouble."""
+        self.forgiving = self.console.stat().st_size
+        yield
+        # What was said last may come a moment later; a mark of our own ends it.
+        self.run("echo '<0>end of expected trouble' > /dev/kmsg")
+        end = time.monotonic() + host.COMMAND_LIMIT
+        while b"end of expected trouble" not in (data := self.console.read_bytes())[self.forgiving:]:
+            if time.monotonic() > end:
+                self.fail("the guest's console stands still")
+            time.sleep(0.02)
+        self.forgiven.append((self.forgiving, len(data)))
+        self.forgiving = None
 
     def end_of_console(self, lines=25):
         text = self.console.read_text(errors="replace") if self.console.exists() else ""
@@ -145,7 +203,7 @@ class Guest:
                 self.fail(f"the guest went away while it was to {what}")
             if time.monotonic() - looked > 1:
                 looked = time.monotonic()
-                if re.search(r"Kernel panic|laboratory: ", self.end_of_console(60)):
+                if self.forgiving is None and re.search(r"Kernel panic|laboratory: ", self.console_text()[-8000:]):
                     self.fail(f"the guest gave up while it was to {what}")
                 if looked > end:
                     self.fail(f"the guest did not {what} within {limit} s")
@@ -173,7 +231,11 @@ class Guest:
 
     def reboot(self):
         """The guest restarts itself; QEMU loads kernel and initrd again."""
-        self.shell.send(b"0 sync; reboot -f\n")
+        return self.start_over("sync; reboot -f")
+
+    def start_over(self, command):
+        """A command after which the guest starts anew."""
+        self.shell.send(f"0 {command}\n".encode())
         return self.wait_ready()
 
     def power_off(self):
@@ -222,12 +284,36 @@ class Guest:
                 self.fail(f"QEMU refused {command}: {message['error']}")
             if "return" in message:
                 return message["return"]
+            if "event" in message:
+                self.events.append(message)
+
+    def qmp_event(self, name, limit=host.COMMAND_LIMIT):
+        """Wait for an event that QEMU tells of, now or before."""
+        end = time.monotonic() + limit
+        while True:
+            for event in self.events:
+                if event["event"] == name:
+                    self.events.remove(event)
+                    return event.get("data")
+            if time.monotonic() > end:
+                self.fail(f"QEMU did not tell of {name}")
+            # An answer tells that all events before it are here.
+            self.qmp("query-status")
+            time.sleep(0.05)
 
     # What it says of its health
 
+    def describe(self):
+        """Its name in the lifecycle matrix."""
+        words = [self.machine_name, LINUX.get(self.suite, self.suite)]
+        words += ["intel-iommu"] if self.viommu else []
+        words += ["no shared memory"] if self.memory != "shared" else []
+        words += ["INTx"] if "pci=nomsi" in self.append else []
+        return " ".join(words)
+
     def kernel_trouble(self):
         """Lines of the kernel's log, over all boots, that no healthy disk leaves behind."""
-        return [line for line in self.console.read_text(errors="replace").splitlines() if KERNEL_TROUBLE.search(line)]
+        return [line for line in self.console_text().splitlines() if KERNEL_TROUBLE.search(line)]
 
     def interrupts(self, pattern="virtio"):
         """How many interrupts the lines of /proc/interrupts that match have had, over all CPUs."""
