@@ -110,8 +110,6 @@ int pintle_css_remove(struct pintle_css *css, struct pintle_channel_device *devi
 /* The machine is reset (subsystem reset): every subchannel is disabled, devices are reset, nothing is pending. done as above. 0, -EBUSY (another is under way). */
 int pintle_css_reset(struct pintle_css *css, void (*done)(void *context), void *context);
 
-/* Looks at the size of a disk's image again and tells the driver if it has changed: 1, 0, or a negative errno; -ENOTSUP: there is nothing to look at. Blocks shortly. */
-int pintle_channel_device_refresh(struct pintle_channel_device *device);
 /* The device tells its driver that its configuration has changed; any thread. For tests: nothing need have changed. */
 void pintle_channel_device_config_changed(struct pintle_channel_device *device);
 

@@ -128,11 +128,6 @@ static void release_channel(struct pintle_channel_device *device)
 	close_disk(blk);
 }
 
-static int refresh_channel(struct pintle_channel_device *device)
-{
-	return blk_refresh(device->virtio);
-}
-
 PINTLE_EXPORT int pintle_blk_create_ccw(struct pintle_channel_device **out, struct pintle_loop *loop, const struct pintle_blk_options *options,
 					struct pintle_error *err)
 {
@@ -146,7 +141,6 @@ PINTLE_EXPORT int pintle_blk_create_ccw(struct pintle_channel_device **out, stru
 	}
 	device->behind = blk;
 	device->release = release_channel;
-	device->refresh = refresh_channel;
 	log_source_init(&blk->log, "%s", options->name);
 	int result = open_disk(blk, options, CHANNEL_FEATURES, api_loop(loop), err);
 	if (!result)

@@ -2,7 +2,6 @@
 /*
  * The channel subsystem of the public interface: thin over road/css.
  */
-#include <errno.h>
 #include <stdlib.h>
 
 #include "api/private.h"
@@ -47,11 +46,6 @@ PINTLE_EXPORT int pintle_css_remove(struct pintle_css *css, struct pintle_channe
 PINTLE_EXPORT int pintle_css_reset(struct pintle_css *css, void (*done)(void *context), void *context)
 {
 	return css_reset(css_of(css), done, context);
-}
-
-PINTLE_EXPORT int pintle_channel_device_refresh(struct pintle_channel_device *device)
-{
-	return device->refresh ? device->refresh(device) : -ENOTSUP;
 }
 
 PINTLE_EXPORT void pintle_channel_device_config_changed(struct pintle_channel_device *device)

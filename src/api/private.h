@@ -49,8 +49,6 @@ struct pintle_channel_device {
 	struct virtio_device *virtio;
 	/* Destroys the transport with what stands behind it; behind is its own. */
 	void (*release)(struct pintle_channel_device *device);
-	/* Looks at what is behind it again; NULL: there is nothing to look at. */
-	int (*refresh)(struct pintle_channel_device *device);
 	void *behind;
 };
 

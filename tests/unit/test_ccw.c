@@ -457,9 +457,9 @@ static void test_refresh(void **state)
 	assert_int_equal(pintle_blk_create_ccw(&grows.device, s->rig.loop, &options, &err), 0);
 	disk_add(&s->rig, &grows, 0x0b11, false);
 	disk_start(&grows, 2, DISK_ADAPTER, 2);
-	assert_int_equal(pintle_channel_device_refresh(grows.device), 0);
+	assert_int_equal(pintle_blk_refresh_ccw(grows.device), 0);
 	assert_int_equal(ftruncate(fd, 2 << 20), 0);
-	assert_int_equal(pintle_channel_device_refresh(grows.device), 1);
+	assert_int_equal(pintle_blk_refresh_ccw(grows.device), 0);
 	for (unsigned i = 0; i < 1000 && !grows.d.config[7]; i++)
 		pintle_loop_turn(s->rig.loop, 1);
 	assert_int_equal(grows.d.config[7], 1);
