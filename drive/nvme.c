@@ -207,7 +207,7 @@ static int make_memory(struct drive_nvme *n, struct pintle_error *err)
 		if (!slot->data || !slot->list || !n->admin_slot.data)
 			return error_set(err, -ENOSPC, "no room for %u commands", DRIVE_NVME_SLOTS);
 		for (unsigned page = 1; page < DRIVE_NVME_BUFFER / PAGE; page++)
-			slot->list[page - 1] = htole64(slot->data_address + page * PAGE);
+			slot->list[page - 1] = htole64(slot->data_address + (uint64_t)page * PAGE);
 	}
 	return rc;
 }
@@ -331,7 +331,7 @@ int drive_nvme_submit(struct drive_nvme *n, unsigned slot, bool write, uint64_t 
 		.namespace = htole32(1),
 		.prp1 = htole64(s->data_address),
 		/* Section 4.3: one more page itself, more of them by a list. */
-		.prp2 = htole64(bytes > 2 * PAGE ? s->list_address : bytes > PAGE ? s->data_address + PAGE : 0),
+		.prp2 = htole64(bytes > (uint64_t)2 * PAGE ? s->list_address : bytes > PAGE ? s->data_address + PAGE : 0),
 		.word = { htole32((uint32_t)block), htole32((uint32_t)(block >> 32)), htole32(blocks - 1) },
 	};
 
@@ -348,12 +348,20 @@ int drive_nvme_poll(struct drive_nvme *n, struct pintle_error *err)
 
 int drive_nvme_wait(struct drive_nvme *n, int timeout_ms, struct pintle_error *err)
 {
-	int64_t got = drive_pci_wait_vector(n->pci, n->io.vector, timeout_ms, err);
+	uint64_t end = now_ms() + (uint64_t)timeout_ms;
 
-	if (got <= 0)
-		return (int)got;
-	n->interrupts += (uint64_t)got;
-	return take(n, &n->io, err);
+	/* What an interrupt told of may have been taken with the one before: that is no answer, nor the end of the time. */
+	for (uint64_t now = now_ms(); now <= end; now = now_ms()) {
+		int64_t got = drive_pci_wait_vector(n->pci, n->io.vector, (int)(end - now), err);
+
+		if (got <= 0)
+			return (int)got;
+		n->interrupts += (uint64_t)got;
+		int rc = take(n, &n->io, err);
+		if (rc)
+			return rc;
+	}
+	return 0;
 }
 
 int drive_nvme_transfer(struct drive_nvme *n, bool write, uint64_t block, unsigned blocks, void *data, struct pintle_error *err)

@@ -181,7 +181,7 @@ int main(void)
 	struct pintle_css_options options = { .name = "css", .memory = &memory, .ops = &ops, .context = &m };
 	struct pintle_blk_options blk = { .name = "disk", .size = 1 << 20 };
 	struct pintle_css_place place = { .device_number = 0x0b10, .subchannel = PINTLE_CSS_ANY };
-	struct pintle_channel_device *disk;
+	struct pintle_channel_device *disk = NULL;
 	struct pintle_error err = { 0 };
 
 	if (!m.memory || pintle_loop_create(&m.loop, "monitor", &err) < 0 || pintle_css_create(&m.css, m.loop, &options, &err) < 0 ||

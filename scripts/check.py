@@ -135,9 +135,24 @@ def functional(tally, names):
         pytest("functional", ["tests/functional", *selection(names)], tally, PINTLE_BUILD=str(TOP / "build-debug"))
 
 
+def matrix(tally, names):
+    """All events in random order: most of them with the address sanitizer, a share on the release and under TSan."""
+    if not build_release(tally) and not build("debug", tally):
+        debug = TOP / "build-debug"
+        pytest("matrix", ["tests/matrix", *selection(names)], tally, PINTLE_BUILD=str(debug))
+        pytest("matrix-release", ["tests/matrix", "-k", "test_variant"], tally, PINTLE_BUILD=str(debug), PINTLE_SERVER=str(TOP / "build" / "pintle"),
+               PINTLE_MATRIX_SHARE="20", PINTLE_MATRIX_SEED="2")
+    if not build("tsan", tally):
+        pytest("matrix-tsan", ["tests/matrix", "-k", "test_variant"], tally, PINTLE_BUILD=str(TOP / "build-tsan"), PINTLE_MATRIX_SHARE="20", PINTLE_MATRIX_SEED="3")
+
+
+def model(tally, names):
+    pytest("model", ["tests/model", *selection(names)], tally)
+
+
 def lab(tally, names):
     # Some tests also show what happens without a law; they find this build by themselves.
-    if not names or {"pseries", "x86"} & set(names):
+    if not names or {"host", "pseries", "x86"} & set(names):
         build("debug", tally)
     if not build_release(tally):
         # "x86" is test_x86.py and test_x86_events.py too; pytest complains of a name that is none.
@@ -154,15 +169,21 @@ def selection(names):
 
 
 # In this order; what is quick and fails often comes first.
-PARTS = {"style": style, "unit": unit, "fuzz": fuzz, "functional": functional, "lab": lab}
+PARTS = {"style": style, "unit": unit, "fuzz": fuzz, "functional": functional, "matrix": matrix, "model": model, "lab": lab}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="./check", description="Builds Pintle and runs its tests; without a part, all of them.")
     parser.add_argument("part", nargs="?", choices=PARTS, help="the part to run alone")
     parser.add_argument("names", nargs="*", help="of tests (unit, fuzz), parts of names (style, functional), guests (lab: x86)")
+    parser.add_argument("--matrix", action="store_true", help="take over what is tried into the lifecycle matrix of docs/lifecycle.md")
     arguments = parser.parse_args()
     tally = Tally()
+    cells = logs() / "cells.jsonl"
+    if arguments.matrix:
+        cells.parent.mkdir(parents=True, exist_ok=True)
+        cells.unlink(missing_ok=True)
+        os.environ["PINTLE_MATRIX"] = str(cells)
     for name, part in PARTS.items():
         if arguments.part not in (None, name):
             continue
@@ -171,6 +192,8 @@ def main():
         part(tally, arguments.names)
         counts = [now - was for now, was in zip((tally.passed, tally.failed, tally.skipped), before)]
         print("  {} passed, {} failed, {} skipped ({:.0f} s)".format(*counts, time.monotonic() - begun), flush=True)
+    if arguments.matrix and cells.exists():
+        count_step(tally, run(["scripts/matrix-table", "--take", str(cells)], logs() / "matrix-table.log"), "the lifecycle matrix")
     for reason in tally.reasons:
         print(f"skipped: {reason}")
     print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped", flush=True)

@@ -18,10 +18,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <pintle/balloon.h>
 #include <pintle/blk.h>
 #include <pintle/error.h>
 #include <pintle/guest.h>
 #include <pintle/loop.h>
+#include <pintle/rng.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -83,6 +85,18 @@ int pintle_blk_create_ccw(struct pintle_channel_device **out, struct pintle_loop
 			  struct pintle_error *err);
 /* As pintle_blk_refresh, for a disk of pintle_blk_create_ccw. */
 int pintle_blk_refresh_ccw(struct pintle_channel_device *disk);
+/* An entropy device as a channel device. Options and errors are those of pintle_rng_create. */
+int pintle_rng_create_ccw(struct pintle_channel_device **out, struct pintle_loop *loop, const struct pintle_rng_options *options,
+			  struct pintle_error *err);
+/* A memory balloon as a channel device. Options and errors are those of pintle_balloon_create. Pages go back through the guest memory's discard, if that is given. */
+int pintle_balloon_create_ccw(struct pintle_channel_device **out, struct pintle_loop *loop, const struct pintle_balloon_options *options,
+			      struct pintle_error *err);
+/* As the functions of balloon.h without _ccw, for a balloon of pintle_balloon_create_ccw. */
+void pintle_balloon_target_ccw(struct pintle_channel_device *balloon, uint64_t bytes);
+int pintle_balloon_hint_ccw(struct pintle_channel_device *balloon, bool start);
+int pintle_balloon_stats_ccw(struct pintle_channel_device *balloon,
+			     void (*done)(void *context, const struct pintle_balloon_status *status, bool fresh), void *context);
+void pintle_balloon_status_ccw(struct pintle_channel_device *balloon, struct pintle_balloon_status *status);
 /* The device is in no channel subsystem. NULL is accepted. */
 void pintle_channel_device_destroy(struct pintle_channel_device *device);
 

@@ -5,6 +5,7 @@
 #ifndef PINTLE_PINTLE_H
 #define PINTLE_PINTLE_H
 
+#include <pintle/balloon.h>
 #include <pintle/blk.h>
 #include <pintle/css.h>
 #include <pintle/error.h>
@@ -12,6 +13,7 @@
 #include <pintle/guest.h>
 #include <pintle/log.h>
 #include <pintle/loop.h>
+#include <pintle/rng.h>
 #include <pintle/state.h>
 
 #endif

@@ -39,7 +39,7 @@ static void close_disk(struct api_blk *blk)
 
 static void blk_release(struct pintle_function *function)
 {
-	struct api_blk *blk = function->blk;
+	struct api_blk *blk = function->behind;
 	virtio_pci_destroy(blk->virtio);
 	close_disk(blk);
 }
@@ -92,7 +92,7 @@ PINTLE_EXPORT int pintle_blk_create(struct pintle_function **out, struct pintle_
 		return error_set(err, -ENOMEM, "no memory for disk %s", options->name);
 	}
 	function->loop = api_loop(loop);
-	function->blk = blk;
+	function->behind = blk;
 	function->release = blk_release;
 	log_source_init(&blk->log, "%s", options->name);
 	result = open_disk(blk, options, PCI_FEATURES, function->loop, err);

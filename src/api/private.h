@@ -40,7 +40,7 @@ struct pintle_function {
 	void *interrupt_context;
 	/* Destroys the PCI function with what stands behind it (a disk); NULL for device models. */
 	void (*release)(struct pintle_function *function);
-	struct api_blk *blk;
+	void *behind; /* release's own */
 };
 
 /* A channel device of the library's own with what stands behind it. */

@@ -101,7 +101,9 @@ int channel_memory_map(struct channel_memory *memory, struct dma_space *space, s
 {
 	if (!memory->guest.host)
 		dma_space_set_messages(space, &by_call, memory);
-	int result = dma_space_set_dirty_log(space, memory->stored, memory->context);
+	int result = dma_space_set_discard(space, memory->guest.discard, memory->guest.context);
+	if (!result)
+		result = dma_space_set_dirty_log(space, memory->stored, memory->context);
 	if (!result)
 		result = dma_space_map(space, 0, memory->guest.size, DMA_READ | DMA_WRITE, -1, 0, memory->guest.host, err);
 	return result;

@@ -207,63 +207,124 @@ static void print_plain(FILE *out, const json_t *value)
 		fprintf(out, "%lld", (long long)json_integer_value(value));
 	else if (json_is_real(value))
 		fprintf(out, "%g", json_real_value(value));
+	else if (json_is_object(value))
+		json_dumpf(value, out, JSON_COMPACT);
 	else if (json_is_array(value) && !json_array_size(value))
 		fputs("none", out);
 	json_array_foreach(value, i, member) {
 		if (i)
 			fputc(' ', out);
-		print_plain(out, member);
+		if (json_is_string(member))
+			fputs(json_string_value(member), out);
+		else
+			json_dumpf(member, out, JSON_COMPACT | JSON_ENCODE_ANY);
 	}
+}
+
+/* Objects within objects that are set out for the reader; what lies deeper is printed as JSON. */
+#define DEPTH_MAX 16
+
+struct walk {
+	struct {
+		json_t *object;
+		void *at;
+	} levels[DEPTH_MAX];
+	unsigned depth;
+};
+
+/* false: it is too deep, or no object. */
+static bool walk_into(struct walk *walk, const json_t *value)
+{
+	json_t *object = (json_t *)(uintptr_t)value; /* iterators want it so and change nothing */
+
+	if (!json_is_object(value) || walk->depth == DEPTH_MAX)
+		return false;
+	walk->levels[walk->depth].object = object;
+	walk->levels[walk->depth++].at = json_object_iter(object);
+	return true;
+}
+
+/* The next member of the innermost object; NULL at its end, which is also left. */
+static const json_t *walk_on(struct walk *walk, const char **key)
+{
+	json_t *object = walk->levels[walk->depth - 1].object;
+	void *at = walk->levels[walk->depth - 1].at;
+
+	if (!at) {
+		walk->depth--;
+		return NULL;
+	}
+	*key = json_object_iter_key(at);
+	walk->levels[walk->depth - 1].at = json_object_iter_next(object, at);
+	return json_object_iter_value(at);
 }
 
 /* An object in a list is one line. */
 static void print_inline(FILE *out, const json_t *value)
 {
-	const char *key, *space = "";
-	json_t *member;
+	struct walk walk = { .depth = 0 };
+	const char *key, *comma = "";
 
-	if (!json_is_object(value)) {
+	if (!walk_into(&walk, value)) {
 		print_plain(out, value);
 		return;
 	}
-	json_object_foreach((json_t *)(uintptr_t)value, key, member) {
-		fprintf(out, "%s%s ", space, key);
-		space = ", ";
-		if (json_is_object(member))
+	while (walk.depth) {
+		const json_t *member = walk_on(&walk, &key);
+		if (!member) {
+			if (walk.depth)
+				fputc(')', out);
+			comma = ", ";
+			continue;
+		}
+		fprintf(out, "%s%s ", comma, key);
+		comma = ", ";
+		if (walk_into(&walk, member)) {
 			fputc('(', out);
-		print_inline(out, member);
-		if (json_is_object(member))
-			fputc(')', out);
+			comma = "";
+		} else {
+			print_plain(out, member);
+		}
+	}
+}
+
+static void print_list(FILE *out, const json_t *list, int indent)
+{
+	size_t i;
+	json_t *element;
+
+	json_array_foreach(list, i, element) {
+		fprintf(out, "%*s", indent, "");
+		print_inline(out, element);
+		fputc('\n', out);
 	}
 }
 
 void control_print(FILE *out, const json_t *value, int indent)
 {
+	struct walk walk = { .depth = 0 };
 	const char *key;
-	size_t i;
-	json_t *member, *element;
 
-	if (!json_is_object(value)) {
+	if (!walk_into(&walk, value)) {
 		print_inline(out, value);
 		fputc('\n', out);
 		return;
 	}
-	json_object_foreach((json_t *)(uintptr_t)value, key, member) {
-		fprintf(out, "%*s%s:", indent, "", key);
-		if (json_is_object(member)) {
+	while (walk.depth) {
+		int column = indent + 2 * ((int)walk.depth - 1);
+		const json_t *member = walk_on(&walk, &key);
+		if (!member)
+			continue;
+		fprintf(out, "%*s%s:", column, "", key);
+		if (walk_into(&walk, member)) {
 			fputc('\n', out);
-			control_print(out, member, indent + 2);
-		} else if (is_plain(member)) {
+		} else if (json_is_object(member) || is_plain(member)) {
 			fputc(' ', out);
 			print_plain(out, member);
 			fputc('\n', out);
 		} else {
 			fputc('\n', out);
-			json_array_foreach(member, i, element) {
-				fprintf(out, "%*s", indent + 2, "");
-				print_inline(out, element);
-				fputc('\n', out);
-			}
+			print_list(out, member, column + 2);
 		}
 	}
 }

@@ -23,6 +23,10 @@ static const struct {
 	{ "plug ID", "offer it again" },
 	{ "reset ID", "reset it behind the guest's back" },
 	{ "resize ID", "look at the size of the image again, or give a disk without image another" },
+	{ "balloon target ID SIZE", "so much memory is to be in the balloon: given back to the host" },
+	{ "balloon hint ID start|stop", "a round of free page hinting" },
+	{ "balloon stats ID", "the guest's statistics, asked for now" },
+	{ "check ID", "look whether somebody has reset a physical device, and heal that" },
 	{ "metrics", "counters of all devices as OpenMetrics text" },
 	{ "methods", "what the server can be asked" },
 };
@@ -32,7 +36,7 @@ static void help(FILE *out)
 	fputs("  --socket PATH      the server's control socket ($PINTLE_CONTROL, else /run/pintle/control)\n"
 	      "  --json             print the reply as JSON\n\nMethods:\n", out);
 	for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
-		fprintf(out, "      %-20s %s\n", methods[i].name, methods[i].text);
+		fprintf(out, "      %-26s %s\n", methods[i].name, methods[i].text);
 	fputs("\nOptions of methods:\n", out);
 	control_options_help(out, options);
 	fputs("\nTimes are numbers of seconds, or have ns, us, ms or s; sizes may have K, M, G or T.\n"
@@ -76,11 +80,45 @@ static void print_result(const char *method, const json_t *result, bool as_json)
 	}
 }
 
+/* Methods of two words, and what comes after the id. */
+static const struct {
+	const char *first, *second, *method, *parameter;
+	enum control_kind kind;
+} compounds[] = {
+	{ "balloon", "target", "balloon-target", "size", CONTROL_SIZE },
+	{ "balloon", "hint", "balloon-hint", "state", CONTROL_TEXT },
+	{ "balloon", "stats", "balloon-stats", NULL, CONTROL_TEXT },
+};
+#define COMPOUNDS (sizeof compounds / sizeof compounds[0])
+
 struct request {
 	const char *socket, *method;
 	bool as_json;
 	json_t *params;
 };
+
+/* The second word of a method, if it takes one. */
+static bool second_word(struct request *request, const char *word)
+{
+	for (size_t i = 0; i < COMPOUNDS; i++)
+		if (!strcmp(request->method, compounds[i].first) && !strcmp(word, compounds[i].second)) {
+			request->method = compounds[i].method;
+			return true;
+		}
+	return false;
+}
+
+/* What stands behind the id; false: nothing can, or it is not understood. */
+static bool last_word(struct request *request, const char *word)
+{
+	for (size_t i = 0; i < COMPOUNDS; i++) {
+		if (strcmp(request->method, compounds[i].method) || !compounds[i].parameter || json_object_get(request->params, compounds[i].parameter))
+			continue;
+		json_t *value = control_value(compounds[i].kind, word);
+		return value && json_object_set_new(request->params, compounds[i].parameter, value) == 0;
+	}
+	return false;
+}
 
 /* 0, or what cli_usage_error returned. */
 static int parse(const struct cli_command *command, struct request *request, int argc, char **argv)
@@ -101,11 +139,13 @@ static int parse(const struct cli_command *command, struct request *request, int
 			json_object_set_new(request->params, option->name, value);
 		} else if (!request->method) {
 			request->method = word;
+		} else if (second_word(request, word)) {
+			continue;
 		} else if (!json_object_get(request->params, "id")) {
 			if (json_object_set_new(request->params, "id", json_string(word)) < 0)
 				return cli_usage_error(command, "an id is text in UTF-8");
-		} else {
-			return cli_usage_error(command, "\"%s\" is one word too many", word);
+		} else if (!last_word(request, word)) {
+			return cli_usage_error(command, "\"%s\" is one word too many, or not understood", word);
 		}
 	}
 	return request->method ? 0 : cli_usage_error(command, "a method is needed");

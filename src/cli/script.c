@@ -216,13 +216,13 @@ static void add_param(const struct script *script, struct line *line, const char
 	snprintf(name, sizeof name, "%.*s", (int)(equals - word), word);
 	const struct control_option *option = control_option_find(script->options, name);
 	json_t *value;
-	uint64_t from, to;
+	uint64_t from = 0, to = 0;
 	if (option->kind == CONTROL_TEXT) {
 		value = control_value(CONTROL_TEXT, equals + 1);
 		snprintf(text, sizeof text, "%s", word);
 	} else {
 		bool time = option->kind == CONTROL_TIME;
-		parse_range(equals + 1, time, &from, &to);
+		parse_range(equals + 1, time, &from, &to); /* has been understood before: check_words */
 		from = draw_between(line, from, to);
 		value = time ? json_real((double)from / 1e9) : json_integer((json_int_t)from);
 		snprintf(text, sizeof text, "%s=%llu%s", name, (unsigned long long)from, time ? "ns" : "");

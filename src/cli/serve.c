@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "serve/kind.h"
 #include "serve/serve.h"
 
 static const struct option options[] = {
@@ -30,8 +31,14 @@ static void print_key(void *out, const char *key, const char *text)
 
 static void help(FILE *out)
 {
-	fputs("  --device blk,KEY=VALUE,...\n", out);
-	serve_keys_describe(serve_device_keys, print_key, out);
+	fputs("  --device KIND,KEY=VALUE,...\n", out);
+	serve_keys_describe(serve_common_keys, print_key, out);
+	fputs("    blk, rng and balloon also:\n", out);
+	serve_keys_describe(serve_virtio_keys, print_key, out);
+	for (size_t i = 0; device_kinds[i]; i++) {
+		fprintf(out, "  --device %s,KEY=VALUE,...      %s\n", device_kinds[i]->name, device_kinds[i]->text);
+		serve_keys_describe(device_kinds[i]->keys[0], print_key, out);
+	}
 	fputs("  --road vfio-user,KEY=VALUE,...      of the device before it\n", out);
 	serve_keys_describe(serve_road_keys, print_key, out);
 	fputs("  --control KEY=VALUE,...      a socket for `pintle ctl` and `pintle inject`\n", out);
@@ -64,7 +71,7 @@ static int apply(struct serve_config *config, int option, const char *name, cons
 		log_set_level(LOG_LEVEL_WARNING);
 		return 0;
 	default:
-		return serve_key_set(serve_global_keys, config, name, value, err);
+		return serve_global_key_set(config, name, value, err);
 	}
 }
 

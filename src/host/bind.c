@@ -98,7 +98,7 @@ int host_bind(const char *root, const char *state, const char *address, char for
 		return error_set(err, -EINVAL, "%s is a bridge; VFIO passes on the devices behind it", device.address);
 	if (!host_sysfs_exists(root, "bus/pci/drivers/%s", HOST_DRIVER_VFIO))
 		return error_set(err, -ENOENT, "the kernel's %s is not there; run `modprobe %s`", HOST_DRIVER_VFIO, HOST_DRIVER_VFIO);
-	strcpy(former, device.driver);
+	memcpy(former, device.driver, HOST_NAME_MAX);
 	r = remember(state, &device, err);
 	if (r)
 		return r;

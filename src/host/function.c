@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * A physical function as the guest sees it: made from what the hardware says of itself.
- *
- * The header, the BARs, power management, PCI Express and the interrupt capabilities are the table's, with the hardware's sizes and numbers. Other capabilities of the first 256 bytes are
- * passed on to the hardware byte for byte, as far as VFIO allows. BARs are reached by messages (`trap`): the client has no right to the device at all.
+ * A physical function: what the guest's accesses and the road's events do to it, and its making and end. What it looks like is made in shape.c, what it does to the hardware in hardware.c.
  */
 #include "host/function.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,12 +17,23 @@
 
 /* ---- registers ---- */
 
-static uint32_t config(const struct host_function *host, uint32_t at, uint32_t width)
-{
-	uint8_t bytes[4] = { 0xff, 0xff, 0xff, 0xff };
+/* Registers that reset more than the device's own inside. Who writes there is looked after at once. */
+static const struct {
+	uint32_t class_code;
+	unsigned bar;
+	uint64_t offset;
+	uint32_t length;
+} reset_registers[] = {
+	{ 0x010802, 0, 0x20, 4 }, /* NVM Express Base 1.4, section 3.1.7: NSSR, NVM subsystem reset */
+};
 
-	host_vfio_read(&host->vfio, VFIO_PCI_CONFIG_REGION_INDEX, at, bytes, width);
-	return load_le32(bytes) & (width == 4 ? ~0u : (1u << 8 * width) - 1);
+static bool may_reset(const struct host_function *host, unsigned bar, uint64_t offset, uint32_t length)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(reset_registers); i++)
+		if (reset_registers[i].class_code == host->device.class_code && reset_registers[i].bar == bar &&
+		    ranges_overlap(offset, length, reset_registers[i].offset, reset_registers[i].length))
+			return true;
+	return false;
 }
 
 /* A register at a time, as the guest's processor would: VFIO cuts what is longer by itself, but not at the places where the device wants it. */
@@ -43,7 +52,7 @@ static int bar_access(void *device, unsigned bar, uint64_t offset, uint8_t *data
 		done += part;
 	}
 	/* Decoding is on for the guest: what does not answer then is looked at. */
-	if (r)
+	if (r || (write && may_reset(host, bar, offset, length)))
 		host_function_check(host, NULL, NULL);
 	if (r && !write)
 		memset(data, 0xff, length);
@@ -96,7 +105,12 @@ static bool clean(void *device)
 	uint64_t mappings, bytes;
 
 	host_mapping_count(host->mapping, &mappings, &bytes);
-	return host->state == HOST_READY && host->clean && !host->held_command && host->held.index < 0 && !mappings;
+	return host->state == HOST_READY && host->clean && !host->held_command && host->held.index < 0 && !mappings && !host_mapping_is_broken(host->mapping);
+}
+
+static void client(void *device, int socket)
+{
+	host_client_arrived(device, socket);
 }
 
 static void reset(void *device, enum life_event event)
@@ -120,7 +134,12 @@ static void describe(void *device, void (*line)(void *, const char *, const char
 	host_function_status(host, &status);
 	line(context, "device", host->device.address);
 	line(context, "hardware", states[status.state]);
-	line(context, "BARs", "trap: every access is a message, the client has no right to the device");
+	line(context, "BARs", host->bars == HOST_BARS_DEVICE_FD ? "device-fd: the client holds the device's descriptor, and can do anything to the device" :
+								    "trap: every access is a message, the client has no right to the device");
+	if (status.waits_for) {
+		snprintf(text, sizeof text, "process %d, which holds the device's descriptor, has to end", status.waits_for);
+		line(context, "waits", text);
+	}
 	snprintf(text, sizeof text, "wanted %#x, held %#x", status.wanted_command, status.held_command);
 	line(context, "command", text);
 	snprintf(text, sizeof text, "%llu looks, %llu resets found, %llu restored", (unsigned long long)status.checks,
@@ -130,6 +149,8 @@ static void describe(void *device, void (*line)(void *, const char *, const char
 	line(context, "resets", text);
 	snprintf(text, sizeof text, "%llu ranges, %llu bytes", (unsigned long long)status.mappings, (unsigned long long)status.mapped_bytes);
 	line(context, "IOMMU", text);
+	snprintf(text, sizeof text, "%llu bus errors, %llu requests to have it back", (unsigned long long)status.errors, (unsigned long long)status.requests);
+	line(context, "host", text);
 	if (status.last[0])
 		line(context, "last trouble", status.last);
 }
@@ -141,135 +162,10 @@ static const struct pci_device_ops ops = {
 	.config_write = config_write,
 	.config_written = config_written,
 	.ready = ready,
+	.client = client,
 	.clean = clean,
 	.describe = describe,
 };
-
-/* ---- from the hardware to options ---- */
-
-static int read_bar(const struct host_function *host, unsigned bar, struct pci_bar_options *options, struct pintle_error *err)
-{
-	uint32_t at = config(host, PCI_BASE_ADDRESS_0 + 4 * bar, 4);
-
-	options->type = PCI_BAR_NONE;
-	options->area_fd = -1;
-	options->size = host->vfio.regions[bar].size;
-	if (!options->size)
-		return 0;
-	if (!is_power_of_two(options->size))
-		return error_set(err, -ENOTSUP, "BAR %u of %s has %llu bytes, which is no power of two", bar, host->device.address,
-				 (unsigned long long)options->size);
-	if (at & PCI_BASE_ADDRESS_SPACE_IO)
-		options->type = PCI_BAR_IO;
-	else if ((at & PCI_BASE_ADDRESS_MEM_TYPE_MASK) != PCI_BASE_ADDRESS_MEM_TYPE_64)
-		options->type = PCI_BAR_MEM32;
-	else
-		options->type = at & PCI_BASE_ADDRESS_MEM_PREFETCH ? PCI_BAR_MEM64_PREFETCH : PCI_BAR_MEM64;
-	return 0;
-}
-
-/* Capabilities that the table has itself; each other one is passed on, with the length that is known of it. */
-static uint32_t passed_length(const struct host_function *host, uint8_t id, uint32_t at)
-{
-	switch (id) {
-	case PCI_CAP_ID_VPD: return 8;
-	case PCI_CAP_ID_VNDR: return max_of(config(host, at + 2, 1), 3u);
-	case PCI_CAP_ID_SSVID: return 8;
-	default: return 0; /* not known, or the table's: not shown to the guest */
-	}
-}
-
-struct shape {
-	struct pci_function_options options;
-	struct pci_capability capabilities[ARRAY_SIZE(((struct host_function *)NULL)->passed)];
-	uint8_t bytes[ARRAY_SIZE(((struct host_function *)NULL)->passed)][256], ones[256];
-};
-
-static void add_capability(struct host_function *host, struct shape *shape, uint8_t id, uint32_t at, uint32_t length)
-{
-	unsigned n = host->passed_count;
-
-	if (n == ARRAY_SIZE(host->passed) || length > 255)
-		return;
-	for (uint32_t i = 0; i < length; i++)
-		shape->bytes[n][i] = (uint8_t)config(host, at + i, 1);
-	host->passed[n].hardware = at;
-	host->passed[n].length = length;
-	shape->capabilities[n] = (struct pci_capability){
-		.id = id, .length = (uint8_t)length, .bytes = shape->bytes[n], .write_mask = shape->ones, .placed_at = &host->passed[n].guest,
-	};
-	shape->options.capability_count = ++host->passed_count;
-}
-
-static void read_msix(struct host_function *host, struct shape *shape, uint32_t at)
-{
-	uint32_t table = config(host, at + PCI_MSIX_TABLE, 4), pba = config(host, at + PCI_MSIX_PBA, 4);
-
-	host->msix_at = at;
-	shape->options.irq.msix_vectors = (config(host, at + PCI_MSIX_FLAGS, 2) & PCI_MSIX_FLAGS_QSIZE) + 1;
-	shape->options.msix_bar = table & PCI_MSIX_TABLE_BIR;
-	shape->options.msix_table_offset = table & PCI_MSIX_TABLE_OFFSET;
-	/* The table's own has both in one BAR. */
-	shape->options.msix_pba_offset = pba & PCI_MSIX_PBA_OFFSET;
-	if ((pba & PCI_MSIX_PBA_BIR) != shape->options.msix_bar) {
-		uint32_t behind = shape->options.msix_table_offset + 16 * shape->options.irq.msix_vectors;
-		shape->options.msix_pba_offset = (uint32_t)align_up(behind, 8u);
-	}
-}
-
-static void read_capabilities(struct host_function *host, struct shape *shape)
-{
-	uint32_t at = config(host, PCI_CAPABILITY_LIST, 1) & ~3u;
-
-	shape->options.no_pcie = true;
-	/* A device that does not answer has a chain without end. */
-	for (unsigned n = 0; at >= 0x40 && at < 0xfc && n < 48; n++) {
-		uint8_t id = (uint8_t)config(host, at, 1);
-		uint32_t length = passed_length(host, id, at);
-
-		if (id == PCI_CAP_ID_EXP)
-			shape->options.no_pcie = false;
-		else if (id == PCI_CAP_ID_MSIX)
-			read_msix(host, shape, at);
-		else if (id == PCI_CAP_ID_MSI)
-			shape->options.irq.msi_vectors = max_of(host->vfio.irqs[VFIO_PCI_MSI_IRQ_INDEX], 1u);
-		else if (length)
-			add_capability(host, shape, id, at, length);
-		at = config(host, at + 1, 1) & ~3u;
-	}
-}
-
-static int make_pci(struct host_function *host, const struct host_function_options *options, struct pintle_error *err)
-{
-	struct shape *shape = calloc(1, sizeof *shape);
-	int r = 0;
-
-	if (!shape)
-		return error_errno(err, -ENOMEM, "cannot serve %s", host->device.address);
-	memset(shape->ones, 0xff, sizeof shape->ones);
-	shape->options = (struct pci_function_options){
-		.name = options->name,
-		.vendor_id = host->device.vendor,
-		.device_id = host->device.device,
-		.subsystem_vendor_id = host->device.subsystem_vendor,
-		.subsystem_id = host->device.subsystem_device,
-		.revision_id = (uint8_t)config(host, PCI_REVISION_ID, 1),
-		.class_code = host->device.class_code,
-		.bus_master = options->bus_master,
-		.irq.intx = host->vfio.irqs[VFIO_PCI_INTX_IRQ_INDEX] != 0,
-		.capabilities = shape->capabilities,
-		.ops = &ops,
-		.device = host,
-	};
-	for (unsigned i = 0; i < PCI_BARS && !r; i++)
-		r = read_bar(host, i, &shape->options.bars[i], err);
-	if (!r) {
-		read_capabilities(host, shape);
-		r = pci_function_create(&host->pci, &shape->options, host->owner, err);
-	}
-	free(shape);
-	return r;
-}
 
 /* ---- making one ---- */
 
@@ -283,7 +179,7 @@ static void gate_opened(struct life_listener *listener)
 	host_hardware_stale(container_of(listener, struct host_function, listener));
 }
 
-static void below(void *context)
+static void stale(void *context)
 {
 	host_hardware_stale(context);
 }
@@ -309,7 +205,12 @@ static int open_device(struct host_function *host, const struct host_function_op
 	r = host_vfio_open(&host->vfio, host->device.address, host->device.iommu_group, err);
 	if (r)
 		return r;
-	r = make_pci(host, options, err);
+	if (options->bars == HOST_BARS_DMABUF)
+		return error_set(err, -ENOTSUP, "bars=dmabuf: %s", host_vfio_has_dmabuf(&host->vfio) ?
+				 "the kernel can do it (VFIO_DEVICE_FEATURE_DMA_BUF), this version of pintle does not use it yet; use bars=trap" :
+				 "the kernel has no VFIO_DEVICE_FEATURE_DMA_BUF for this device (Linux 6.19 and later with CONFIG_VFIO_PCI_DMABUF); use bars=trap");
+	host->vfio.method_fd = host_sysfs_open(HOST_SYSFS, O_WRONLY, "bus/pci/devices/%s/reset_method", host->device.address);
+	r = host_shape(host, options, &ops, err);
 	if (r)
 		return r;
 	/* Whoever had it before may have left anything: it is offered only when it verifies. */
@@ -330,6 +231,8 @@ int host_function_create(struct host_function **out, const struct host_function_
 	host->owner = owner;
 	host->vfio.fd = -1;
 	host->check_ns = options->check_ns;
+	host->bars = options->bars;
+	host->events[0].fd = host->events[1].fd = -1;
 	host_hardware_init(host);
 	r = open_device(host, options, err);
 	if (r)
@@ -341,16 +244,21 @@ int host_function_create(struct host_function **out, const struct host_function_
 	if (!r)
 		r = make_room(&host->job.wanted, &host->vfio);
 	if (!r)
-		r = host_mapping_create(&host->mapping, &host->vfio, pci_function_dma(host->pci), owner, host->log);
+		r = host_mapping_create(&host->mapping, &host->vfio, pci_function_dma(host->pci), owner, host->log, stale, host);
+	if (!r)
+		r = host_events_create(host);
 	if (r) {
 		error_errno(err, r, "cannot serve %s", options->address);
 		goto destroy;
 	}
-	irq_set_below(pci_function_irq(host->pci), below, host);
+	irq_set_below(pci_function_irq(host->pci), stale, host);
 	/* Guest memory is the device's to touch, not a driver's of ours: there is no DRIVER_OK. */
 	host->listener.closed = gate_closed;
 	host->listener.opened = gate_opened;
 	life_listen(pci_function_life(host->pci), &host->listener);
+	if (host->bars == HOST_BARS_DEVICE_FD)
+		log_warning(host->log, "%s: bars=device-fd: the client gets the device's own descriptor, and with it every right that the server has to the device; for a VMM that is "
+				       "trusted as the host is", host->device.address);
 	*out = host;
 	return 0;
 
@@ -364,6 +272,11 @@ void host_function_destroy(struct host_function *host)
 	if (!host)
 		return;
 	loop_timer_disarm(&host->check);
+	host_events_destroy(host);
+	host_client_forget(host);
+	/* Its end is no change that anybody has to follow. */
+	if (host->pci)
+		irq_set_below(pci_function_irq(host->pci), NULL, NULL);
 	pci_function_destroy(host->pci);
 	host_mapping_destroy(host->mapping);
 	host_vfio_close(&host->vfio);
@@ -404,6 +317,10 @@ void host_function_status(const struct host_function *host, struct host_status *
 		.resets = host->resets,
 		.escalations = host->escalations,
 		.jobs = host->jobs,
+		.errors = host->events[0].count,
+		.requests = host->events[1].count,
+		.bars = host->bars,
+		.waits_for = host->client_watch.loop ? host->client_pid : 0,
 	};
 	host_mapping_count(host->mapping, &status->mappings, &status->mapped_bytes);
 	snprintf(status->last, sizeof status->last, "%s", host->last);

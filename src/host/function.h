@@ -20,10 +20,18 @@
 
 struct host_function;
 
+/* Who has a right to the device's BARs. */
+enum host_bars {
+	HOST_BARS_TRAP, /* nobody but the server: every access is a message */
+	HOST_BARS_DMABUF, /* the client maps them by a descriptor that can be revoked */
+	HOST_BARS_DEVICE_FD, /* the client maps them by the device's own descriptor, with which it can do anything to the device: for one that is trusted */
+};
+
 struct host_function_options {
 	const char *name; /* for logs */
 	const char *address; /* 0000:03:00.0 */
 	enum pci_bus_master_policy bus_master;
+	enum host_bars bars;
 	uint64_t check_ns; /* how often the hardware is looked at while a client is attached; 0: never */
 };
 
@@ -31,6 +39,8 @@ struct host_function_options {
 int host_function_create(struct host_function **out, const struct host_function_options *options, struct loop *owner, struct pintle_error *err);
 /* No client, no request, and host_function_stop has ended. Blocks: the kernel resets the device when it is closed. NULL is accepted. */
 void host_function_destroy(struct host_function *host);
+/* It will not be offered again: the end of a client that has the device's descriptor is not waited for any more. */
+void host_function_retire(struct host_function *host);
 /* No check is made any more; stopped is called, at once or from the owner's loop, when no job is under way. */
 void host_function_stop(struct host_function *host, void (*stopped)(void *context), void *context);
 
@@ -40,6 +50,9 @@ const char *host_function_address(const struct host_function *host);
 /* Looks at the hardware now and heals what is found. done, which may be NULL, is called from the owner's loop: 0 nothing was found; 1 something was, and healed; negative: it is not
  * what it should be. */
 void host_function_check(struct host_function *host, void (*done)(void *context, int found), void *context);
+
+/* The ioctl numbers that a function uses once it is made, up to 0: for who confines the process. */
+extern const unsigned long host_ioctls[];
 
 enum host_state {
 	HOST_READY,
@@ -53,6 +66,9 @@ struct host_status {
 	uint64_t checks, found, healed; /* looks at the hardware; resets that nobody announced; those that were healed */
 	uint64_t resets, escalations, jobs;
 	uint64_t mappings, mapped_bytes; /* in the IOMMU */
+	uint64_t errors, requests; /* that the bus has reported (AER); of the host to have it back */
+	enum host_bars bars;
+	int waits_for; /* process that has to end before the device is offered again; 0: none */
 	char last[160]; /* what was found or went wrong last */
 };
 void host_function_status(const struct host_function *host, struct host_status *status);

@@ -74,7 +74,7 @@ static void read_limits(struct host_vfio *vfio)
 
 	if (ioctl(vfio->container, VFIO_IOMMU_GET_INFO, &u.info))
 		return;
-	vfio->iova_pages = u.info.flags & VFIO_IOMMU_INFO_PGSIZES ? u.info.iova_pgsizes : 4096;
+	vfio->iova_pages = (u.info.flags & VFIO_IOMMU_INFO_PGSIZES) ? u.info.iova_pgsizes : 4096;
 	if (!(u.info.flags & VFIO_IOMMU_INFO_CAPS) || u.info.argsz > sizeof u)
 		return;
 	for (uint32_t at = u.info.cap_offset, n = 0; at && at + sizeof(struct vfio_info_cap_header) <= u.info.argsz && n < 16; n++) {

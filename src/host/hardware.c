@@ -53,6 +53,11 @@ static void plan_later(struct host_function *host)
 	loop_post(host->owner, &host->message, planned);
 }
 
+void host_hardware_again(struct host_function *host)
+{
+	plan_later(host);
+}
+
 void host_hardware_stale(struct host_function *host)
 {
 	host->stale = true;
@@ -67,11 +72,18 @@ static bool has_client(const struct host_function *host)
 	return !(life_conditions(pci_function_life(host->pci)) & LIFE_NO_CLIENT);
 }
 
+/* While one of these closes the gate the device does not touch memory, whatever its own power state is (law 1). */
+#define STILL (LIFE_NOT_D0 | LIFE_STOPPED | LIFE_DETACHING | LIFE_BLOCKED)
+
 static uint16_t wanted_command(const struct host_function *host)
 {
+	uint16_t command = (uint16_t)(pci_function_config_peek(host->pci, PCI_COMMAND, 2) & HOST_COMMAND);
+
 	if (!has_client(host) || host->state == HOST_FAILED)
 		return 0;
-	return (uint16_t)(pci_function_config_peek(host->pci, PCI_COMMAND, 2) & HOST_COMMAND);
+	if (life_conditions(pci_function_life(host->pci)) & STILL || host_mapping_is_broken(host->mapping))
+		command &= (uint16_t)~PCI_COMMAND_MASTER;
+	return command;
 }
 
 static void wanted_irqs(const struct host_function *host, struct host_irqs *irqs)
@@ -119,11 +131,11 @@ static bool compare(struct host_function *host)
 	job->wanted_command = wanted_command(host);
 	wanted_irqs(host, &job->wanted);
 	job->unmask_fd = irq_unmask_target(set);
-	job->unmask = irq_unmasks(set) != host->unmasks;
-	job->lines[0] = irq_target(set, IRQ_ERR, 0);
-	job->lines[1] = irq_target(set, IRQ_REQ, 0);
-	return memcmp(job->lines, host->held_lines, sizeof job->lines) || job->wanted_command != host->held_command || !irqs_same(&job->wanted, &host->held) || job->unmask ||
-	       (job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX && job->unmask_fd != host->held_unmask_fd);
+	job->unmasks = irq_unmasks(set);
+	job->unmask = job->unmasks != host->unmasks;
+	job->mask = irq_intx_is_masked(set);
+	return job->wanted_command != host->held_command || !irqs_same(&job->wanted, &host->held) || job->unmask ||
+	       (job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX && (job->unmask_fd != host->held_unmask_fd || job->mask != host->held_mask));
 }
 
 /* ---- jobs ---- */
@@ -159,20 +171,23 @@ static void reset_ended(struct host_function *host, const struct host_job *job)
 	if (!job->tries) {
 		fail(host);
 	} else {
-		host->state = HOST_READY;
+		/* Another may have been asked for meanwhile: it is not ready before that one has ended. */
+		host->state = host->wants_reset ? HOST_RESETTING : HOST_READY;
 		host->clean = true;
 		if (job->tries > 1)
 			log_warning(host->log, "%s came back after %u tries (%s)", host->device.address, job->tries, job->said);
 	}
-	if (host->reset_holds)
-		life_release(pci_function_life(host->pci));
+	if (host->wants_reset || !host->reset_holds)
+		return;
 	host->reset_holds = false;
+	life_release(pci_function_life(host->pci));
 }
 
 static void found_reset(struct host_function *host, const struct host_job *job)
 {
 	host->found++;
-	log_warning(host->log, "%s: %s: %s", host->device.address, job->said, job->ready ? "restored" : "could not be restored, and is reset");
+	log_limited(LOG_LEVEL_WARNING, host->log, "%s: %s: %s", host->device.address, job->said,
+		    job->ready ? "restored" : "could not be restored, and is reset");
 	if (job->ready) {
 		host->healed++;
 		return;
@@ -189,13 +204,13 @@ static void ended(struct helper_work *work)
 
 	host->running = false;
 	host->held_command = job->held_command;
-	memcpy(host->held_lines, job->held_lines, sizeof host->held_lines);
 	if (job->said[0])
 		say(host, job->said);
 	if (job->ready) {
 		irqs_copy(&host->held, &job->wanted);
 		host->held_unmask_fd = job->unmask_fd;
-		host->unmasks = irq_unmasks(pci_function_irq(host->pci));
+		host->held_mask = job->mask;
+		host->unmasks = job->unmasks;
 	} else {
 		/* Not known: off and on the next time. */
 		host->held.index = job->held.index;
@@ -211,7 +226,7 @@ static void ended(struct helper_work *work)
 			host_hardware_reset(host, LIFE_EVENT_UNANNOUNCED_RESET);
 		answer_check(host, job->lost && job->ready ? 1 : job->ready ? 0 : -EIO);
 	} else if (!job->ready && host->state == HOST_READY && !was_reset) {
-		log_error(host->log, "%s: %s", host->device.address, host->last);
+		log_limited(LOG_LEVEL_ERROR, host->log, "%s: %s; it is reset", host->device.address, host->last);
 		host_hardware_reset(host, LIFE_EVENT_UNANNOUNCED_RESET);
 	}
 	host_mapping_pause(host->mapping, false);
@@ -226,25 +241,24 @@ static void run(struct host_function *host)
 	job->device = &host->device;
 	job->msix_at = host->msix_at;
 	job->held_command = host->held_command;
-	memcpy(job->held_lines, host->held_lines, sizeof job->held_lines);
+	job->held_mask = host->held_mask;
+	job->held_unmask_fd = host->held_unmask_fd;
 	irqs_copy(&job->held, &host->held);
 	job->reset = host->wants_reset;
-	job->off = host->wants_off || host->wants_reset;
+	job->off = job->reset;
 	job->look = host->wants_look && !job->reset;
 	job->lost = job->ready = false;
 	job->tries = 0;
 	job->error = 0;
 	job->said[0] = 0;
-	if (job->off && !has_client(host))
-		host->unmasks = irq_unmasks(pci_function_irq(host->pci));
-	host->wants_reset = host->wants_off = host->wants_look = false;
+	host->wants_reset = host->wants_look = false;
 	host->running = true;
 	if (job->reset) {
 		/* Nobody waits for it, so that nothing that may be closed meanwhile is given to it: what is wanted comes with the next job. */
 		job->wanted_command = 0;
 		job->wanted.index = -1;
 		job->wanted.count = 0;
-		job->lines[0] = job->lines[1] = -1;
+		let_go(host);
 	} else if (!host->holding) {
 		host->holding = true;
 		life_hold(pci_function_life(host->pci));
@@ -266,7 +280,10 @@ static void plan(struct host_function *host)
 	if (host->state == HOST_FAILED && !host->wants_reset) {
 		host->wants_look = false;
 		answer_check(host, -EIO);
-	} else if (compare(host) || host->wants_reset || host->wants_off || host->wants_look) {
+	} else if (host->wants_reset && host->reset_holds && !host_client_is_dead(host)) {
+		/* It has a descriptor of the device: no reset means anything before it has ended. */
+		return;
+	} else if (compare(host) || host->wants_reset || host->wants_look) {
 		run(host);
 		return;
 	}
@@ -290,8 +307,9 @@ void host_hardware_reset(struct host_function *host, enum life_event event)
 	}
 	if (host->state == HOST_READY || handover)
 		host->state = HOST_RESETTING;
-	/* Nobody waits for what is made true at its end. */
-	let_go(host);
+	/* Nobody waits for what is made true at its end; but what is under way uses what may be closed when nobody waits. */
+	if (!host->running)
+		let_go(host);
 	plan_later(host);
 }
 
@@ -333,7 +351,7 @@ void host_function_check(struct host_function *host, void (*done)(void *context,
 void host_hardware_init(struct host_function *host)
 {
 	host->held.index = host->job.held.index = host->job.wanted.index = -1;
-	host->held_unmask_fd = host->held_lines[0] = host->held_lines[1] = -1;
+	host->held_unmask_fd = host->client_pidfd = -1;
 	host->state = HOST_READY;
 	host->clean = true;
 }

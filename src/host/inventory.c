@@ -6,6 +6,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/pci_regs.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,18 +27,18 @@ static const struct {
 
 static unsigned parse_methods(const char *text)
 {
-	unsigned found = 0;
+	unsigned resets = 0;
 
 	while (*text) {
 		size_t length = strcspn(text, " ");
 
 		for (unsigned i = 0; i < ARRAY_SIZE(methods); i++)
 			if (strlen(methods[i].name) == length && !strncmp(methods[i].name, text, length))
-				found |= methods[i].reset;
+				resets |= methods[i].reset;
 		text += length;
 		text += strspn(text, " ");
 	}
-	return found;
+	return resets;
 }
 
 static uint64_t number(const char *root, const char *address, const char *name)
@@ -55,6 +56,16 @@ static bool is_bridge(const char *root, const char *address)
 
 	/* A newline as the last byte would have been taken off: it is no header type. */
 	return length > PCI_HEADER_TYPE && (config[PCI_HEADER_TYPE] & PCI_HEADER_TYPE_MASK) == PCI_HEADER_TYPE_BRIDGE;
+}
+
+/* -1: none that could be one. */
+static int group_number(const char *name)
+{
+	char *end;
+
+	errno = 0;
+	long group = strtol(name, &end, 10);
+	return errno || end == name || *end || group < 0 || group > INT_MAX ? -1 : (int)group;
 }
 
 int host_device_read(struct host_device *device, const char *root, const char *address, struct pintle_error *err)
@@ -77,7 +88,7 @@ int host_device_read(struct host_device *device, const char *root, const char *a
 		device->override[0] = 0;
 	device->iommu_group = -1;
 	if (!host_sysfs_link(root, group, sizeof group, "bus/pci/devices/%s/iommu_group", device->address))
-		device->iommu_group = atoi(group);
+		device->iommu_group = group_number(group);
 	if (host_sysfs_read(root, device->reset_methods, sizeof device->reset_methods, "bus/pci/devices/%s/reset_method", device->address) > 0)
 		device->resets = parse_methods(device->reset_methods);
 	device->is_bridge = is_bridge(root, device->address);
@@ -138,7 +149,14 @@ __attribute__((format(printf, 2, 3))) static struct host_obstacle *found(struct 
 	return obstacle;
 }
 
-#define REMEDY(obstacle, ...) snprintf((obstacle)->remedy, sizeof(obstacle)->remedy, __VA_ARGS__)
+__attribute__((format(printf, 2, 3))) static void remedy(struct host_obstacle *obstacle, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(obstacle->remedy, sizeof obstacle->remedy, format, arguments);
+	va_end(arguments);
+}
 
 /* A driver that makes no DMA may share a group with VFIO: the kernel's own rule (vfio_dev_viable). */
 static bool is_harmless(const struct host_device *device)
@@ -154,7 +172,7 @@ static int check_member(void *context, const char *name)
 
 	if (!strcmp(name, finding->device->address) || host_device_read(&other, finding->root, name, NULL) || is_harmless(&other))
 		return 0;
-	REMEDY(found(finding, "%s, in the same IOMMU group %d, belongs to driver %s", other.address, finding->device->iommu_group, other.driver),
+	remedy(found(finding, "%s, in the same IOMMU group %d, belongs to driver %s", other.address, finding->device->iommu_group, other.driver),
 	       "the whole group goes to VFIO or nobody of it: run `pintle bind %s` as well, or unbind it from %s", other.address, other.driver);
 	return 0;
 }
@@ -170,7 +188,7 @@ static int check_remapping(void *context, const char *name)
 		return 0;
 	if (strtoull(text, NULL, 16) & 1u << 3)
 		return 0;
-	REMEDY(found(finding, "the IOMMU %s cannot remap interrupts: a guest could send any interrupt to the host", name),
+	remedy(found(finding, "the IOMMU %s cannot remap interrupts: a guest could send any interrupt to the host", name),
 	       "switch interrupt remapping on in the firmware (of a virtual machine: intel-iommu,intremap=on); who trusts the guest loads "
 	       "vfio_iommu_type1 with allow_unsafe_interrupts=1");
 	return 1;
@@ -182,7 +200,7 @@ static void check_iommu(struct finding *finding, const char *dev)
 	char unsafe[8] = "";
 
 	if (device->iommu_group < 0) {
-		REMEDY(found(finding, "it is behind no IOMMU, so a guest's device could read and write all memory"),
+		remedy(found(finding, "it is behind no IOMMU, so a guest's device could read and write all memory"),
 		       "switch the IOMMU (VT-d, AMD-Vi, SMMU) on in the firmware and boot with intel_iommu=on (Intel)");
 		return;
 	}
@@ -191,7 +209,7 @@ static void check_iommu(struct finding *finding, const char *dev)
 		host_sysfs_each(finding->root, check_remapping, finding, "class/iommu");
 	host_sysfs_each(finding->root, check_member, finding, "kernel/iommu_groups/%d/devices", device->iommu_group);
 	if (!host_sysfs_exists(dev, "vfio/vfio"))
-		REMEDY(found(finding, "there is no %s/vfio/vfio", dev), "load the kernel's VFIO: `modprobe vfio-pci`");
+		remedy(found(finding, "there is no %s/vfio/vfio", dev), "load the kernel's VFIO: `modprobe vfio-pci`");
 }
 
 unsigned host_obstacles(const char *root, const char *dev, const struct host_device *device, struct host_obstacle *obstacles, unsigned most)
@@ -199,19 +217,19 @@ unsigned host_obstacles(const char *root, const char *dev, const struct host_dev
 	struct finding finding = { root, device, obstacles, 0, most };
 
 	if (device->is_bridge) {
-		REMEDY(found(&finding, "it is a bridge"), "VFIO passes on endpoints; name the devices behind it");
+		remedy(found(&finding, "it is a bridge"), "VFIO passes on endpoints; name the devices behind it");
 		return finding.count;
 	}
 	check_iommu(&finding, dev);
 	if (!device->resets)
-		REMEDY(found(&finding, "the kernel knows no way to reset it, so nothing of one guest could be kept from the next"),
+		remedy(found(&finding, "the kernel knows no way to reset it, so nothing of one guest could be kept from the next"),
 		       "none: such a device stays with one owner");
 	if (device->has_virtual_functions)
-		REMEDY(found(&finding, "its virtual functions are on, and would fall with a reset of it"), "write 0 to its sriov_numvfs first");
+		remedy(found(&finding, "its virtual functions are on, and would fall with a reset of it"), "write 0 to its sriov_numvfs first");
 	if (!device->driver[0])
-		REMEDY(found(&finding, "it has no driver"), "run `pintle bind %s`", device->address);
+		remedy(found(&finding, "it has no driver"), "run `pintle bind %s`", device->address);
 	else if (strcmp(device->driver, HOST_DRIVER_VFIO))
-		REMEDY(found(&finding, "it belongs to driver %s", device->driver), "run `pintle bind %s`, which takes it from %s and remembers that",
+		remedy(found(&finding, "it belongs to driver %s", device->driver), "run `pintle bind %s`, which takes it from %s and remembers that",
 		       device->address, device->driver);
 	return finding.count;
 }

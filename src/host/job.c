@@ -7,6 +7,7 @@
 #include <linux/pci_regs.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/num.h"
 #include "host/private.h"
@@ -54,43 +55,45 @@ const char *host_unclean(const struct host_vfio *vfio, uint32_t msix_at)
 	return NULL;
 }
 
-/* One try. A method is asked for by name where the kernel lets us choose. */
-static const char *try_reset(const struct host_vfio *vfio, const struct host_device *device, uint32_t msix_at, const char *method)
+static int choose(const struct host_vfio *vfio, const char *methods)
 {
-	int r;
+	if (vfio->method_fd < 0)
+		return -EPERM;
+	return pwrite(vfio->method_fd, methods, strlen(methods), 0) < 0 ? -errno : 0;
+}
 
-	if (method && host_sysfs_write(HOST_SYSFS, method, "bus/pci/devices/%s/reset_method", device->address))
-		return "the method cannot be chosen";
+static const char *try_reset(const struct host_vfio *vfio, uint32_t msix_at, int (*reset)(const struct host_vfio *))
+{
 	write_command(vfio, 0);
-	r = method ? host_vfio_reset(vfio) : host_vfio_hot_reset(vfio);
-	if (r)
-		return strerror(-r);
-	return host_unclean(vfio, msix_at);
+	int r = reset(vfio);
+
+	return r ? strerror(-r) : host_unclean(vfio, msix_at);
 }
 
 unsigned host_reset(const struct host_vfio *vfio, const struct host_device *device, uint32_t msix_at, char *said, size_t size)
 {
 	char methods[HOST_NAME_MAX + 1], *rest = methods;
-	const char *wrong = "the kernel knows no method";
-	unsigned tries = 0;
+	const char *wrong = try_reset(vfio, msix_at, host_vfio_reset);
+	unsigned tries = 1;
 
-	/* As the kernel has them in order: the mildest that can do it comes first; the bus comes last. */
+	if (!wrong)
+		return tries;
+	/* The kernel's first choice has not helped: the others by name, in its order, the bus last. */
 	snprintf(methods, sizeof methods, "%s", device->reset_methods);
+	snprintf(said, size, "reset by %s: %s", strsep(&rest, " "), wrong);
 	for (char *method; wrong && (method = strsep(&rest, " "));) {
 		if (!*method)
 			continue;
 		tries++;
-		wrong = try_reset(vfio, device, msix_at, method);
-		/* Without the right to choose, the kernel's own choice is as good as it gets. */
-		if (wrong && tries == 1 && !host_vfio_reset(vfio))
-			wrong = host_unclean(vfio, msix_at);
+		wrong = choose(vfio, method) ? "the method cannot be chosen" : try_reset(vfio, msix_at, host_vfio_reset);
 		if (wrong)
 			snprintf(said, size, "reset by %s: %s", method, wrong);
 	}
-	host_sysfs_write(HOST_SYSFS, device->reset_methods, "bus/pci/devices/%s/reset_method", device->address);
+	if (tries > 1)
+		choose(vfio, device->reset_methods);
 	if (wrong) {
 		tries++;
-		wrong = try_reset(vfio, device, msix_at, NULL);
+		wrong = try_reset(vfio, msix_at, host_vfio_hot_reset);
 		if (wrong)
 			snprintf(said, size, "hot reset of the bus: %s", wrong);
 	}
@@ -124,22 +127,37 @@ static int irqs_on(struct host_job *job)
 	return count ? host_vfio_bind(job->vfio, (unsigned)job->wanted.index, 0, count, job->wanted.fds) : 0;
 }
 
-/* Only what differs, in runs; a vector beyond those that were enabled means off and on: MSI-X cannot grow on every kernel. */
+/*
+ * Off and on. What a vector had to say between the two is lost in the kernel, so each that was bound before is told to look: an interrupt too many harms no driver, one too few does.
+ */
+static int irqs_again(struct host_job *job)
+{
+	bool same_mode = job->held.index == job->wanted.index && job->wanted.index >= 0 && job->wanted.index != VFIO_PCI_INTX_IRQ_INDEX;
+	uint32_t was = same_mode ? used(&job->held) : 0;
+	int r = irqs_off(job);
+
+	if (!r && job->wanted.index >= 0)
+		r = irqs_on(job);
+	for (uint32_t i = 0; !r && i < min_of(was, job->wanted.count); i++)
+		if (job->held.fds[i] >= 0 && job->wanted.fds[i] >= 0)
+			r = host_vfio_trigger(job->vfio, (unsigned)job->wanted.index, i);
+	return r;
+}
+
+/* Only what differs, in runs. A vector beyond those that were enabled means off and on, where the kernel cannot add it. */
 static int irqs_change(struct host_job *job)
 {
-	uint32_t was = used(&job->held), is = used(&job->wanted);
+	uint32_t was = used(&job->held), is = used(&job->wanted), index = (uint32_t)job->wanted.index;
 
-	if (!is || is > was || job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX) {
-		int r = irqs_off(job);
-		return r ? r : irqs_on(job);
-	}
-	for (uint32_t i = 0; i < was;) {
+	if (!was || !is || index == VFIO_PCI_INTX_IRQ_INDEX || (is > was && !job->vfio->irqs_grow[index]))
+		return irqs_again(job);
+	for (uint32_t i = 0; i < max_of(was, is);) {
 		uint32_t end = i;
 
-		while (end < was && job->held.fds[end] != job->wanted.fds[end])
+		while (end < max_of(was, is) && job->held.fds[end] != job->wanted.fds[end])
 			end++;
 		if (end > i) {
-			int r = host_vfio_bind(job->vfio, (unsigned)job->wanted.index, i, end - i, job->wanted.fds + i);
+			int r = host_vfio_bind(job->vfio, index, i, end - i, job->wanted.fds + i);
 			if (r)
 				return r;
 		}
@@ -154,38 +172,36 @@ static bool irqs_same(const struct host_job *job)
 	       !memcmp(job->held.fds, job->wanted.fds, job->held.count * sizeof *job->held.fds);
 }
 
-static int make_irqs(struct host_job *job, bool again)
+/*
+ * The line's mask: the client's, or the delivery's, which an unmasking ends. Interrupt Disable is the kernel's own business (it follows the command register). A line that was up before it was bound
+ * need not have been noticed: masked and unmasked, the kernel looks at the device.
+ */
+static int make_intx(struct host_job *job, bool fresh)
 {
 	int r = 0;
 
-	if (again || job->held.index != job->wanted.index || job->held.count != job->wanted.count) {
-		r = irqs_off(job);
-		if (!r && job->wanted.index >= 0)
-			r = irqs_on(job);
-	} else if (!irqs_same(job)) {
-		r = irqs_change(job);
-	}
-	if (!r && job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX && used(&job->wanted)) {
+	/* The kernel takes no second one in place of the first. */
+	if (!fresh && job->held_unmask_fd >= 0 && job->unmask_fd != job->held_unmask_fd)
+		r = host_vfio_unmask_fd(job->vfio, -1);
+	if (!r && job->unmask_fd >= 0 && (fresh || job->unmask_fd != job->held_unmask_fd))
 		r = host_vfio_unmask_fd(job->vfio, job->unmask_fd);
-		if (job->unmask)
-			host_vfio_mask_intx(job->vfio, false);
-	}
+	if (!r && (job->mask || fresh))
+		r = host_vfio_mask_intx(job->vfio, true);
+	if (!r && !job->mask && (fresh || job->unmask || job->held_mask))
+		r = host_vfio_mask_intx(job->vfio, false);
 	return r;
 }
 
-static int make_lines(struct host_job *job)
+static int make_irqs(struct host_job *job, bool again)
 {
-	static const unsigned indexes[] = { VFIO_PCI_ERR_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX };
+	bool fresh = again || !irqs_same(job);
+	int r = 0;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(indexes); i++) {
-		if (job->lines[i] == job->held_lines[i] || !job->vfio->irqs[indexes[i]])
-			continue;
-		int r = host_vfio_bind(job->vfio, indexes[i], 0, 1, &job->lines[i]);
-		if (r)
-			return r;
-		job->held_lines[i] = job->lines[i];
-	}
-	return 0;
+	if (again || job->held.index != job->wanted.index || job->held.count != job->wanted.count)
+		r = irqs_again(job);
+	else if (!irqs_same(job))
+		r = irqs_change(job);
+	return r || job->wanted.index != VFIO_PCI_INTX_IRQ_INDEX || !used(&job->wanted) ? r : make_intx(job, fresh);
 }
 
 /* ---- the whole ---- */
@@ -249,8 +265,6 @@ void host_job_run(struct helper_work *work)
 		job->error = write_command(job->vfio, job->wanted_command);
 	if (!job->error)
 		job->error = make_irqs(job, job->lost || job->reset);
-	if (!job->error)
-		job->error = make_lines(job);
 	if (job->error) {
 		snprintf(job->said, sizeof job->said, "the kernel refused: %s", strerror(-job->error));
 		return;

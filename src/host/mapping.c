@@ -2,7 +2,7 @@
 /*
  * The IOMMU's mappings follow the client's: noted by the owner, made by a helper thread in order, and a change is answered when it is done.
  *
- * VFIO takes mappings away only as they were made. So this keeps what it has made, joins neighbours of one commit, and where a range is cut the rest is mapped again (for a moment the device
+ * VFIO takes mappings away only as they were made. So this keeps what it has made, joins neighbours of one commit where it has to, and where a range is cut the rest is mapped again (for a moment the device
  * does not reach that rest: its own driver has asked for a cut in the middle of memory that is in use).
  */
 #include <errno.h>
@@ -39,11 +39,15 @@ struct host_mapping {
 	struct host_vfio *vfio;
 	struct loop *owner;
 	struct log_source *log;
+	void (*on_broken)(void *context);
+	void *context;
 	struct list batches; /* to be done; the first one is being done */
 	struct batch *noted; /* not committed yet */
 	struct helper_work work;
 	bool running, paused;
+	bool broken; /* an unmapping could not be noted or made */
 	int error;
+	bool unmap_failed; /* the helper's word */
 	/* the helper's while it runs, else the owner's: in order of address */
 	struct range *ranges;
 	size_t count, room;
@@ -132,11 +136,16 @@ static int take(struct host_mapping *mapping, uint64_t first, uint64_t last)
 	return error;
 }
 
-/* Orders one after the other that map neighbours are one. */
-static size_t join(const struct batch *batch, size_t at, struct range *range)
+/*
+ * Orders one after the other that map neighbours are one, where the kernel's number of mappings is scarce. Not otherwise: the client may take one away and use the others on, and a cut leaves the
+ * device without the rest for a moment.
+ */
+static size_t join(const struct host_mapping *mapping, const struct batch *batch, size_t at, struct range *range)
 {
+	uint32_t most = mapping->vfio->mappings_left;
+
 	*range = batch->orders[at].range;
-	while (++at < batch->count) {
+	while (++at < batch->count && most && mapping->count + (batch->count - at) > most / 2) {
 		const struct order *next = &batch->orders[at];
 
 		if (next->kind != ORDER_MAP || next->range.access != range->access || next->range.iova != range->iova + range->size ||
@@ -159,9 +168,10 @@ static void run(struct helper_work *work)
 
 		if (batch->orders[i].kind == ORDER_UNMAP) {
 			r = take(mapping, range.iova, range.iova + (range.size - 1));
+			mapping->unmap_failed = mapping->unmap_failed || r;
 			i++;
 		} else {
-			i = join(batch, i, &range);
+			i = join(mapping, batch, i, &range);
 			r = make(mapping, &range);
 		}
 		mapping->error = mapping->error ? mapping->error : r;
@@ -172,6 +182,15 @@ static void run(struct helper_work *work)
 
 static void start(struct host_mapping *mapping);
 
+/* Does not happen with a kernel that works. The device is cut off from memory, and nobody gets it any more. */
+static void be_broken(struct host_mapping *mapping)
+{
+	if (!mapping->broken)
+		log_error(mapping->log, "a mapping of the IOMMU could not be taken away: the device is kept from memory, and is out of use from now on");
+	mapping->broken = true;
+	mapping->on_broken(mapping->context);
+}
+
 static void done(struct helper_work *work)
 {
 	struct host_mapping *mapping = container_of(work, struct host_mapping, work);
@@ -179,6 +198,8 @@ static void done(struct helper_work *work)
 	struct dma_commit *commit = batch->commit;
 
 	mapping->running = false;
+	if (mapping->unmap_failed)
+		be_broken(mapping);
 	mapping->shown_count = mapping->count;
 	mapping->shown_bytes = 0;
 	for (size_t i = 0; i < mapping->count; i++)
@@ -246,13 +267,16 @@ static void noted_unmap(void *context, uint64_t iova, uint64_t size)
 {
 	struct host_mapping *mapping = context;
 
+	if (!note(mapping, ORDER_UNMAP, (struct range){ iova, size, NULL, 0 }))
+		return;
 	/* What cannot be noted is all taken away, which needs no memory of its own: rather too much than too little. */
-	if (note(mapping, ORDER_UNMAP, (struct range){ iova, size, NULL, 0 }) && mapping->noted) {
-		mapping->noted->incomplete = true;
-		if (mapping->noted->count)
-			mapping->noted->orders[0] = (struct order){ ORDER_UNMAP, { 0, UINT64_MAX, NULL, 0 } };
-		mapping->noted->count = min_of(mapping->noted->count, (size_t)1);
+	if (!mapping->noted || !mapping->noted->count) {
+		be_broken(mapping);
+		return;
 	}
+	mapping->noted->incomplete = true;
+	mapping->noted->orders[0] = (struct order){ ORDER_UNMAP, { 0, UINT64_MAX, NULL, 0 } };
+	mapping->noted->count = 1;
 }
 
 static bool apply(void *context, struct dma_commit *commit)
@@ -271,7 +295,8 @@ static bool apply(void *context, struct dma_commit *commit)
 
 static const struct dma_mirror mirror = { noted_map, noted_unmap, apply };
 
-int host_mapping_create(struct host_mapping **out, struct host_vfio *vfio, struct dma_space *space, struct loop *owner, struct log_source *log)
+int host_mapping_create(struct host_mapping **out, struct host_vfio *vfio, struct dma_space *space, struct loop *owner, struct log_source *log,
+			void (*broken)(void *context), void *context)
 {
 	struct host_mapping *mapping = calloc(1, sizeof *mapping);
 
@@ -280,6 +305,8 @@ int host_mapping_create(struct host_mapping **out, struct host_vfio *vfio, struc
 	mapping->vfio = vfio;
 	mapping->owner = owner;
 	mapping->log = log;
+	mapping->on_broken = broken;
+	mapping->context = context;
 	list_init(&mapping->batches);
 	dma_space_set_mirror(space, &mirror, mapping);
 	*out = mapping;
@@ -295,6 +322,11 @@ void host_mapping_destroy(struct host_mapping *mapping)
 	free(mapping->noted);
 	free(mapping->ranges);
 	free(mapping);
+}
+
+bool host_mapping_is_broken(const struct host_mapping *mapping)
+{
+	return mapping->broken;
 }
 
 bool host_mapping_busy(const struct host_mapping *mapping)

@@ -32,9 +32,10 @@ struct host_job {
 	bool reset; /* with escalation until it verifies */
 	uint16_t held_command, wanted_command;
 	struct host_irqs held, wanted; /* wanted.fds are not closed while the life is held */
-	bool intx_masked, unmask;
-	int unmask_fd;
-	int lines[2], held_lines[2]; /* the kernel's own errors (AER) and requests, straight to the client: ERR, REQ */
+	bool mask, held_mask; /* INTx */
+	bool unmask; /* after a delivery, which has masked it */
+	int unmask_fd, held_unmask_fd;
+	uint64_t unmasks; /* of the client, when this was ordered */
 	uint32_t msix_at; /* its capability in the hardware's configuration space; 0: none */
 	/* findings */
 	bool lost; /* the hardware was not what was held */
@@ -50,12 +51,18 @@ const char *host_unclean(const struct host_vfio *vfio, uint32_t msix_at);
 /* Resets by one method after another until it verifies. The number of tries; 0: none has helped. */
 unsigned host_reset(const struct host_vfio *vfio, const struct host_device *device, uint32_t msix_at, char *said, size_t size);
 
+#define HOST_CLIENT_UNKNOWN (-2) /* as a pidfd: there is one, of which nothing is known */
+
 struct host_mapping;
-int host_mapping_create(struct host_mapping **out, struct host_vfio *vfio, struct dma_space *space, struct loop *owner, struct log_source *log);
+/* broken: see host_mapping_is_broken; from the owner. */
+int host_mapping_create(struct host_mapping **out, struct host_vfio *vfio, struct dma_space *space, struct loop *owner, struct log_source *log,
+			void (*broken)(void *context), void *context);
 void host_mapping_destroy(struct host_mapping *mapping); /* nothing under way. NULL is accepted */
 bool host_mapping_busy(const struct host_mapping *mapping);
 /* While it is stopped, what is to be applied waits: the device has to be off before its memory goes. */
 void host_mapping_pause(struct host_mapping *mapping, bool paused);
+/* The IOMMU may hold what it should not: the device must not be used. */
+bool host_mapping_is_broken(const struct host_mapping *mapping);
 void host_mapping_count(const struct host_mapping *mapping, uint64_t *count, uint64_t *bytes);
 
 struct host_function {
@@ -81,14 +88,27 @@ struct host_function {
 	bool holding; /* the life, until they agree */
 	bool running; /* job */
 	bool posted; /* message */
-	bool wants_reset, wants_off, wants_look;
+	bool wants_reset, wants_look;
 	bool reset_holds; /* the life, until that reset has ended (a handover) */
 	struct loop_message message;
 	struct host_job job;
 	uint16_t held_command;
 	struct host_irqs held;
 	uint64_t unmasks; /* of INTx, done */
-	int held_unmask_fd, held_lines[2];
+	int held_unmask_fd;
+	bool held_mask;
+	struct host_event {
+		struct loop_fd watch;
+		int fd;
+		uint64_t count;
+	} events[2]; /* the kernel's: ERR, REQ */
+
+	enum host_bars bars;
+	/* device-fd: the process that holds the device's descriptor, as long as it may live; -1: none */
+	int client_pidfd;
+	int client_pid;
+	struct loop_fd client_watch;
+	bool retired;
 
 	struct {
 		void (*done)(void *context, int found);
@@ -102,7 +122,21 @@ struct host_function {
 	char last[160];
 };
 
+/* shape.c: makes host->pci from the open device. */
+int host_shape(struct host_function *host, const struct host_function_options *options, const struct pci_device_ops *ops, struct pintle_error *err);
+
+/* events.c */
+int host_events_create(struct host_function *host);
+void host_events_destroy(struct host_function *host);
+
+/* client.c: where the client gets the device's descriptor, its process has to be dead before the device is anybody else's (law 4). */
+void host_client_arrived(struct host_function *host, int socket);
+/* true: nobody but us has the device. false: not yet; host_hardware_again() follows. */
+bool host_client_is_dead(struct host_function *host);
+void host_client_forget(struct host_function *host);
+
 /* hardware.c */
+void host_hardware_again(struct host_function *host);
 void host_hardware_init(struct host_function *host);
 void host_hardware_stale(struct host_function *host);
 void host_hardware_reset(struct host_function *host, enum life_event event);

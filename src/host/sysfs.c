@@ -4,6 +4,7 @@
  */
 #include "host/sysfs.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,20 +15,27 @@
 #include <string.h>
 #include <unistd.h>
 
+/* One to `most` hexadecimal digits, and nothing else: no sign, no blank, no 0x. */
+static bool take_hex(const char **at, unsigned most, unsigned *number)
+{
+	unsigned taken = 0;
+
+	*number = 0;
+	for (; taken < most && isxdigit((unsigned char)**at); taken++, (*at)++)
+		*number = *number << 4 | (unsigned)(**at <= '9' ? **at - '0' : (**at | 0x20) - 'a' + 10);
+	return taken;
+}
+
 /* Domain, bus, device, function: hexadecimal, each with its most. */
 bool host_address_parse(const char *text, char address[HOST_ADDRESS_MAX])
 {
 	unsigned domain = 0, bus, slot, function;
-	int end = 0;
+	bool has_domain = strchr(text, ':') != strrchr(text, ':');
 
-	/* %x would also take signs, blanks and 0x. */
-	if (strspn(text, "0123456789abcdefABCDEF:.") != strlen(text) || strlen(text) >= HOST_ADDRESS_MAX)
+	if (has_domain && (!take_hex(&text, 8, &domain) || *text++ != ':'))
 		return false;
-	if (sscanf(text, "%8x:%2x:%2x.%1x%n", &domain, &bus, &slot, &function, &end) != 4 || text[end]) {
-		domain = 0;
-		if (sscanf(text, "%2x:%2x.%1x%n", &bus, &slot, &function, &end) != 3 || text[end])
-			return false;
-	}
+	if (!take_hex(&text, 2, &bus) || *text++ != ':' || !take_hex(&text, 2, &slot) || *text++ != '.' || !take_hex(&text, 1, &function) || *text)
+		return false;
 	if (slot > 0x1f || function > 7)
 		return false;
 	snprintf(address, HOST_ADDRESS_MAX, "%04x:%02x:%02x.%x", domain, bus & 0xff, slot & 0x1f, function & 7);
@@ -44,12 +52,12 @@ static int path_of(char path[PATH_MAX], const char *root, const char *format, va
 	return more < 0 || more >= PATH_MAX - length ? -ENAMETOOLONG : 0;
 }
 
-/* Every function here begins so. */
-#define PATH(path, result)                                       \
-	char path[PATH_MAX];                                     \
-	va_list arguments;                                       \
-	va_start(arguments, format);                             \
-	int result = path_of(path, root, format, arguments);     \
+/* Every function here begins so, with a path and the result r of making it. */
+#define MAKE_PATH                                           \
+	char path[PATH_MAX];                                \
+	va_list arguments;                                  \
+	va_start(arguments, format);                        \
+	int r = path_of(path, root, format, arguments);     \
 	va_end(arguments)
 
 static int read_path(const char *path, char *text, size_t size)
@@ -74,7 +82,7 @@ static int read_path(const char *path, char *text, size_t size)
 
 int host_sysfs_read(const char *root, char *text, size_t size, const char *format, ...)
 {
-	PATH(path, r);
+	MAKE_PATH;
 	return r ? r : read_path(path, text, size);
 }
 
@@ -82,7 +90,7 @@ int host_sysfs_number(const char *root, uint64_t *number, const char *format, ..
 {
 	char text[32], *end;
 
-	PATH(path, r);
+	MAKE_PATH;
 	if (!r)
 		r = read_path(path, text, sizeof text);
 	if (r < 0)
@@ -94,7 +102,7 @@ int host_sysfs_number(const char *root, uint64_t *number, const char *format, ..
 
 int host_sysfs_write(const char *root, const char *text, const char *format, ...)
 {
-	PATH(path, r);
+	MAKE_PATH;
 	if (r)
 		return r;
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -108,12 +116,21 @@ int host_sysfs_write(const char *root, const char *text, const char *format, ...
 	return r;
 }
 
+int host_sysfs_open(const char *root, int flags, const char *format, ...)
+{
+	MAKE_PATH;
+	if (r)
+		return r;
+	int fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 int host_sysfs_link(const char *root, char *name, size_t size, const char *format, ...)
 {
 	char target[PATH_MAX];
 
 	name[0] = 0;
-	PATH(path, r);
+	MAKE_PATH;
 	if (r)
 		return r;
 	ssize_t length = readlink(path, target, sizeof target - 1);
@@ -124,13 +141,13 @@ int host_sysfs_link(const char *root, char *name, size_t size, const char *forma
 	last = last ? last + 1 : target;
 	if (strlen(last) >= size)
 		return -ENAMETOOLONG;
-	strcpy(name, last);
+	memcpy(name, last, strlen(last) + 1);
 	return 0;
 }
 
 bool host_sysfs_exists(const char *root, const char *format, ...)
 {
-	PATH(path, r);
+	MAKE_PATH;
 	return !r && !access(path, F_OK);
 }
 
@@ -143,7 +160,7 @@ int host_sysfs_each(const char *root, int (*fn)(void *context, const char *name)
 {
 	struct dirent **entries;
 
-	PATH(path, r);
+	MAKE_PATH;
 	if (r)
 		return r;
 	int count = scandir(path, &entries, is_no_dot, alphasort);

@@ -28,6 +28,8 @@ int host_sysfs_number(const char *root, uint64_t *number, const char *format, ..
 int host_sysfs_write(const char *root, const char *text, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The last name of what a link points to ("vfio-pci"). 0 or a negative errno (-ENOENT: there is no link). */
 int host_sysfs_link(const char *root, char *name, size_t size, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Opens it; the descriptor, or a negative errno. */
+int host_sysfs_open(const char *root, int flags, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bool host_sysfs_exists(const char *root, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Calls fn for each entry of a folder in order of name, until it returns other than 0, which is returned; negative errno if the folder cannot be read. */
 int host_sysfs_each(const char *root, int (*fn)(void *context, const char *name), void *context, const char *format, ...)

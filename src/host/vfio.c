@@ -12,6 +12,11 @@
 
 #include "base/error.h"
 #include "base/num.h"
+#include "host/function.h"
+
+const unsigned long host_ioctls[] = {
+	VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_RESET, VFIO_DEVICE_PCI_HOT_RESET, VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA, 0,
+};
 
 static void read_regions(struct host_vfio *vfio)
 {
@@ -38,8 +43,7 @@ static void read_irqs(struct host_vfio *vfio)
 		struct vfio_irq_info info = { .argsz = sizeof info, .index = i };
 
 		vfio->irqs[i] = ioctl(vfio->fd, VFIO_DEVICE_GET_IRQ_INFO, &info) ? 0 : info.count;
-		if (i == VFIO_PCI_INTX_IRQ_INDEX)
-			vfio->intx_automasked = info.flags & VFIO_IRQ_INFO_AUTOMASKED;
+		vfio->irqs_grow[i] = vfio->irqs[i] && !(info.flags & VFIO_IRQ_INFO_NORESIZE);
 	}
 }
 
@@ -48,7 +52,7 @@ int host_vfio_open(struct host_vfio *vfio, const char *address, int group, struc
 	struct vfio_device_info info = { .argsz = sizeof info };
 	int r;
 
-	*vfio = (struct host_vfio){ .ops = &host_container_group, .fd = -1, .container = -1, .group = -1 };
+	*vfio = (struct host_vfio){ .ops = &host_container_group, .fd = -1, .container = -1, .group = -1, .method_fd = -1 };
 	r = vfio->ops->open(vfio, address, group, err);
 	if (r)
 		return r;
@@ -67,7 +71,9 @@ void host_vfio_close(struct host_vfio *vfio)
 	if (!vfio->ops)
 		return;
 	vfio->ops->close(vfio);
-	vfio->fd = vfio->group = vfio->container = -1;
+	if (vfio->method_fd >= 0)
+		close(vfio->method_fd);
+	vfio->fd = vfio->group = vfio->container = vfio->method_fd = -1;
 }
 
 /* ---- registers ---- */
@@ -120,6 +126,11 @@ int host_vfio_bind(const struct host_vfio *vfio, unsigned index, uint32_t start,
 	return set_irqs(vfio, index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, start, count, fds);
 }
 
+int host_vfio_trigger(const struct host_vfio *vfio, unsigned index, uint32_t vector)
+{
+	return set_irqs(vfio, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, vector, 1, NULL);
+}
+
 int host_vfio_unbind(const struct host_vfio *vfio, unsigned index)
 {
 	return set_irqs(vfio, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0, NULL);
@@ -134,6 +145,19 @@ int host_vfio_mask_intx(const struct host_vfio *vfio, bool masked)
 int host_vfio_unmask_fd(const struct host_vfio *vfio, int fd)
 {
 	return set_irqs(vfio, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, &fd);
+}
+
+/* ---- features ---- */
+
+#ifndef VFIO_DEVICE_FEATURE_DMA_BUF
+#define VFIO_DEVICE_FEATURE_DMA_BUF 11 /* Linux 6.19 */
+#endif
+
+bool host_vfio_has_dmabuf(const struct host_vfio *vfio)
+{
+	struct vfio_device_feature feature = { .argsz = sizeof feature, .flags = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF };
+
+	return !ioctl(vfio->fd, VFIO_DEVICE_FEATURE, &feature);
 }
 
 /* ---- resets ---- */

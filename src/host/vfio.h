@@ -37,10 +37,11 @@ struct host_vfio {
 	const struct host_container_ops *ops;
 	int fd; /* the device's */
 	int container, group;
+	int method_fd; /* sysfs reset_method, to choose by: a confined process opens no files; -1: the choice is the kernel's */
 	bool can_reset;
 	struct host_vfio_region regions[VFIO_PCI_NUM_REGIONS];
 	uint32_t irqs[VFIO_PCI_NUM_IRQS]; /* how many of each index */
-	bool intx_automasked;
+	bool irqs_grow[VFIO_PCI_NUM_IRQS]; /* vectors can be bound beyond those that are enabled, without off and on */
 	uint64_t iova_pages; /* sizes that the IOMMU can map: bit n for 2^n */
 	uint32_t mappings_left; /* at the beginning; 0: not known */
 };
@@ -56,11 +57,16 @@ int host_vfio_write(const struct host_vfio *vfio, unsigned region, uint64_t offs
 
 /* SET_IRQS: binds fds[i] (-1: none) to start + i. */
 int host_vfio_bind(const struct host_vfio *vfio, unsigned index, uint32_t start, uint32_t count, const int *fds);
+/* As if the device had raised the vector: the kernel signals what is bound. */
+int host_vfio_trigger(const struct host_vfio *vfio, unsigned index, uint32_t vector);
 /* Nothing of this index is bound any more; of MSI and MSI-X the mode is off. */
 int host_vfio_unbind(const struct host_vfio *vfio, unsigned index);
 /* INTx: masks or unmasks the line; an eventfd that unmasks it (-1: none any more). */
 int host_vfio_mask_intx(const struct host_vfio *vfio, bool masked);
 int host_vfio_unmask_fd(const struct host_vfio *vfio, int fd);
+
+/* Can the kernel give out BARs as DMA buffers, which it can revoke? */
+bool host_vfio_has_dmabuf(const struct host_vfio *vfio);
 
 /* VFIO_DEVICE_RESET: by the kernel's first method for this function alone. */
 int host_vfio_reset(const struct host_vfio *vfio);

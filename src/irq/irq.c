@@ -488,8 +488,6 @@ void irq_set_below(struct irq_set *set, irq_below_fn *fn, void *context)
 
 int irq_target(const struct irq_set *set, enum irq_kind kind, uint32_t vector)
 {
-	const uint32_t needed = IRQ_INTX_ENABLED | IRQ_D0;
-
 	if (vector >= irq_count(set, kind))
 		return -1;
 	switch (kind) {
@@ -499,11 +497,16 @@ int irq_target(const struct irq_set *set, enum irq_kind kind, uint32_t vector)
 		return max_of(atomic_load_explicit(&v->deliver, memory_order_relaxed), -1);
 	}
 	case IRQ_INTX:
-		return irq_uses_intx(set) && !set->intx.masked && (set->conditions & needed) == needed ? set->intx.fd : -1;
+		return irq_uses_intx(set) ? set->intx.fd : -1;
 	case IRQ_ERR: return set->err.fd;
 	case IRQ_REQ: return set->req.fd;
 	default: return -1;
 	}
+}
+
+bool irq_intx_is_masked(const struct irq_set *set)
+{
+	return set->intx.masked || !(set->conditions & IRQ_D0);
 }
 
 int irq_unmask_target(const struct irq_set *set)

@@ -112,8 +112,10 @@ int irq_inject(struct irq_set *set, enum irq_kind kind, uint32_t vector);
  */
 typedef void irq_below_fn(void *context);
 void irq_set_below(struct irq_set *set, irq_below_fn *fn, void *context);
-/* The eventfd that a vector has to signal now, -1: none. It stays open until the life has settled after the call that took it away. Of INTx: bound, enabled and not masked by the client. */
+/* The eventfd that a vector has to signal now, -1: none. It stays open until the life has settled after the call that took it away. Of INTx: bound, and no message mode is on; whether it is masked is another question. */
 int irq_target(const struct irq_set *set, enum irq_kind kind, uint32_t vector);
+/* Masked by the client, or by the power state. Interrupt Disable masks it too, and is not meant here: the kernel sees that bit in the command register itself. */
+bool irq_intx_is_masked(const struct irq_set *set);
 /* The client's eventfd that unmasks INTx; -1: none. With a below the set does not watch it itself. */
 int irq_unmask_target(const struct irq_set *set);
 /* How often INTx was unmasked by the client: one more means that the line, which the kernel masks when it delivers, is to be unmasked. */

@@ -17,6 +17,9 @@ int dma_space_set_discard(struct dma_space *space, dma_discard_fn *fn, void *con
 {
 	struct discard *discard = NULL;
 
+	/* Said again, while there are readers: nothing changes for them. */
+	if (space->discard ? space->discard->fn == fn && space->discard->context == context : !fn)
+		return 0;
 	if (space->user_count)
 		return -EBUSY;
 	if (fn) {
@@ -58,17 +61,18 @@ int dma_view_discard(struct dma_view *view, uint64_t iova, uint64_t size, uint64
 	iova = align_up(iova, page);
 	while (iova < end) {
 		uint64_t piece;
+		uint8_t *at;
 
 		if (!dma_view_may_go_on(view))
 			return -EINTR;
-		if (!dma_view_hit(view, iova, 1, DMA_READ | DMA_WRITE)) {
-			int rc = dma_view_find(view, iova, DMA_READ | DMA_WRITE);
-
-			if (rc < 0)
-				return rc;
-		}
-		piece = min_of(min_of(end - iova, view->size - (iova - view->start)), DISCARD_STEP);
-		if (!drop(view->space, iova, view->host + (iova - view->start), piece)) {
+		int rc = dma_view_extent(view, iova, DMA_READ | DMA_WRITE, &piece, &at);
+		if (rc < 0)
+			return rc;
+		/* An embedder can give back what only it can reach. */
+		if (!at && !view->space->discard)
+			return -EREMOTE;
+		piece = min_of(min_of(end - iova, piece), DISCARD_STEP);
+		if (!drop(view->space, iova, at, piece)) {
 			*dropped += piece;
 			dma_mark_dirty(view, iova, piece);
 		}

@@ -120,4 +120,7 @@ void batch_widen(struct removal_batch *batch, uint64_t first, uint64_t last);
 /* Called when something that keeps a destroyed space has ended. */
 void space_free_if_unused(struct dma_space *space);
 
+/* view.c: how much from iova on is mapped in one piece with that access, and where; *host NULL: by message. 0, -EFAULT, -EACCES. Inside a unit. */
+int dma_view_extent(struct dma_view *view, uint64_t iova, unsigned access, uint64_t *length, uint8_t **host);
+
 #endif

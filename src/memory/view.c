@@ -84,6 +84,18 @@ int dma_view_find(struct dma_view *view, uint64_t iova, unsigned access)
 	return find_piece(view, iova, access, &entry);
 }
 
+int dma_view_extent(struct dma_view *view, uint64_t iova, unsigned access, uint64_t *length, uint8_t **host)
+{
+	const struct tree_entry *entry;
+	int rc = find(view, iova, access, &entry);
+
+	if (rc < 0)
+		return rc;
+	*length = entry->size - (iova - entry->start);
+	*host = entry->host ? entry->host + (iova - entry->start) : NULL;
+	return 0;
+}
+
 int dma_view_iov(struct dma_view *view, uint64_t iova, uint64_t length, unsigned access, struct iovec *iov, unsigned max)
 {
 	unsigned count = 0;

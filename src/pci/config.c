@@ -86,6 +86,15 @@ int pci_config_device_capability(struct pci_config *config, const struct pci_cap
 	return 0;
 }
 
+int pci_config_extended(struct pci_config *config, const uint8_t *bytes, uint32_t length, struct pintle_error *err)
+{
+	if (!range_within(PCI_CFG_SPACE_SIZE, length, config->size))
+		return error_set(err, -EINVAL, "%u bytes of extended capabilities are too many", length);
+	memcpy(config->bytes + PCI_CFG_SPACE_SIZE, bytes, length);
+	memcpy(config->reset + PCI_CFG_SPACE_SIZE, bytes, length);
+	return 0;
+}
+
 void pci_config_reset(struct pci_config *config)
 {
 	memcpy(config->bytes, config->reset, sizeof config->bytes);

@@ -53,6 +53,9 @@ int pci_config_capability(struct pci_config *config, uint8_t id, uint32_t length
 int pci_config_device_capability(struct pci_config *config, const struct pci_capability *capability,
 				 struct pintle_error *err);
 
+/* Extended capabilities as they are, from 0x100 on, read-only. */
+int pci_config_extended(struct pci_config *config, const uint8_t *bytes, uint32_t length, struct pintle_error *err);
+
 /* Everything a guest can write goes to its value after a reset. No hook is called. */
 void pci_config_reset(struct pci_config *config);
 

@@ -37,6 +37,8 @@ static int init_config(struct pci_function *function, const struct pci_function_
 		ret = pci_msi_init(function, err);
 	for (unsigned i = 0; !ret && i < options->capability_count; i++)
 		ret = pci_config_device_capability(&function->config, &options->capabilities[i], err);
+	if (!ret && options->extended && !options->no_pcie)
+		ret = pci_config_extended(&function->config, options->extended, options->extended_length, err);
 	return ret;
 }
 
@@ -129,6 +131,12 @@ const char *pci_function_name(const struct pci_function *function)
 	return function->name;
 }
 
+void pci_function_client(struct pci_function *function, int socket)
+{
+	if (function->ops->client)
+		function->ops->client(function->device, socket);
+}
+
 void pci_function_region(const struct pci_function *function, unsigned region, struct pci_region_info *info)
 {
 	*info = (struct pci_region_info){ .area_fd = -1 };
@@ -145,6 +153,7 @@ void pci_function_region(const struct pci_function *function, unsigned region, s
 	info->areas = bar->areas;
 	info->area_count = bar->area_count;
 	info->area_fd = bar->area_count ? bar->area_fd : -1;
+	info->area_fd_offset = bar->area_fd_offset;
 	info->io = bar->type == PCI_BAR_IO;
 }
 

@@ -110,6 +110,8 @@ struct pci_device_ops {
 	void (*config_written)(void *device);
 	/* Does it answer? While it does not, reads give all-ones and writes go nowhere (law 8: a reset that takes its time). */
 	bool (*ready)(void *device);
+	/* A client has connected, and will be attached: by this socket, which is the road's. */
+	void (*client)(void *device, int socket);
 	/* At the end of a handover: is nothing of the client left in the hardware? */
 	bool (*clean)(void *device);
 };
@@ -131,6 +133,7 @@ struct pci_bar_options {
 	} areas[4];
 	unsigned area_count;
 	int area_fd;
+	uint64_t area_fd_offset; /* where the BAR begins in it */
 };
 
 enum pci_bus_master_policy { PCI_BUS_MASTER_STRICT, PCI_BUS_MASTER_LENIENT };
@@ -153,6 +156,8 @@ struct pci_function_options {
 	unsigned msix_bar; /* with irq.msix_vectors: the BAR that holds table and PBA */
 	uint32_t msix_table_offset, msix_pba_offset; /* 8-aligned; the function serves these areas itself */
 	bool no_pcie; /* conventional PCI: no PCIe capability, so no FLR */
+	const uint8_t *extended; /* extended capabilities, read-only: what stands from 0x100 on; NULL: none */
+	uint32_t extended_length;
 	enum pci_bus_master_policy bus_master;
 	const struct pci_capability *capabilities;
 	unsigned capability_count;
@@ -180,8 +185,11 @@ struct pci_region_info {
 	const struct pci_bar_area *areas;
 	unsigned area_count;
 	int area_fd;
+	uint64_t area_fd_offset;
 	bool io;
 };
+/* A client has come, by this socket; before the CONNECT. */
+void pci_function_client(struct pci_function *function, int socket);
 void pci_function_region(const struct pci_function *function, unsigned region, struct pci_region_info *info);
 unsigned pci_function_io_fds(struct pci_function *function, unsigned bar, struct pci_io_fd *fds, unsigned max);
 void pci_function_describe(struct pci_function *function, void (*line)(void *, const char *, const char *), void *context);

@@ -10,8 +10,7 @@
 #include "base/error.h"
 #include "base/num.h"
 #include "serve/config.h"
-
-#define DEFAULT_POLL_NS UINT64_C(50000)
+#include "serve/kind.h"
 
 void serve_config_init(struct serve_config *config)
 {
@@ -23,8 +22,8 @@ void serve_config_release(struct serve_config *config)
 {
 	for (size_t i = 0; i < config->device_count; i++) {
 		struct serve_device *device = &config->devices[i];
-		char *strings[] = { device->id, device->path, device->backend, device->serial, device->road.path, device->road.owner,
-				    device->road.group };
+		char *strings[] = { device->id, device->path, device->backend, device->serial, device->address, device->road.path,
+				    device->road.owner, device->road.group };
 		for (size_t j = 0; j < ARRAY_SIZE(strings); j++)
 			free(strings[j]);
 	}
@@ -37,8 +36,10 @@ void serve_config_release(struct serve_config *config)
 
 struct serve_device *serve_config_add_device(struct serve_config *config, const char *type, struct pintle_error *err)
 {
-	if (strcmp(type, "blk")) {
-		error_set(err, -EINVAL, "there is no device \"%s\"; there is: blk", type);
+	const struct device_kind *kind = device_kind_find(type);
+	if (!kind) {
+		char names[128];
+		error_set(err, -EINVAL, "there is no device \"%s\"; there is: %s", type, device_kind_names(names, sizeof names));
 		return NULL;
 	}
 	struct serve_device *devices = reallocarray(config->devices, config->device_count + 1, sizeof *devices);
@@ -48,8 +49,8 @@ struct serve_device *serve_config_add_device(struct serve_config *config, const 
 	}
 	config->devices = devices;
 	struct serve_device *device = &devices[config->device_count++];
-	*device = (struct serve_device){ .queues = 1, .queue_size = 256, .poll_ns = DEFAULT_POLL_NS, .packed = true, .msix = true,
-					 .road = { .fd = -1, .mode = 0600 } };
+	*device = (struct serve_device){ .kind = kind, .road = { .fd = -1, .mode = 0600 } };
+	kind->defaults(device);
 	return device;
 }
 
@@ -77,7 +78,9 @@ static char *next_part(char **rest)
 	return part;
 }
 
-static int set_pairs(const struct serve_key *keys, void *object, char *rest, struct pintle_error *err)
+static const struct serve_key *const road_tables[] = { serve_road_keys, NULL }, *const control_tables[] = { serve_control_keys, NULL };
+
+static int set_pairs(const struct serve_key *const *tables, void *object, char *rest, struct pintle_error *err)
 {
 	while (rest) {
 		char *part = next_part(&rest);
@@ -85,7 +88,7 @@ static int set_pairs(const struct serve_key *keys, void *object, char *rest, str
 		if (!equals)
 			return error_set(err, -EINVAL, "\"%s\" is not of the form key=value", part);
 		*equals = '\0';
-		int result = serve_key_set(keys, object, part, equals + 1, err);
+		int result = serve_key_set(tables, object, part, equals + 1, err);
 		if (result < 0)
 			return result;
 	}
@@ -99,7 +102,7 @@ int serve_config_device(struct serve_config *config, const char *text, struct pi
 		return error_set(err, -ENOMEM, "no memory");
 	char *rest = copy;
 	struct serve_device *device = serve_config_add_device(config, next_part(&rest), err);
-	int result = device ? set_pairs(serve_device_keys, device, rest, err) : err ? err->code : -EINVAL;
+	int result = device ? set_pairs(device->kind->keys, device, rest, err) : err ? err->code : -EINVAL;
 	if (result < 0)
 		error_prefix(err, "--device %s", text);
 	free(copy);
@@ -119,7 +122,7 @@ int serve_config_road(struct serve_config *config, const char *text, struct pint
 	char *rest = copy;
 	int result = serve_road_type(next_part(&rest), err);
 	if (!result)
-		result = set_pairs(serve_road_keys, road, rest, err);
+		result = set_pairs(road_tables, road, rest, err);
 	if (result < 0)
 		error_prefix(err, "--road %s", text);
 	road->given = true;
@@ -134,7 +137,7 @@ int serve_config_control(struct serve_config *config, const char *text, struct p
 	char *copy = strdup(text);
 	if (!copy)
 		return error_set(err, -ENOMEM, "no memory");
-	int result = set_pairs(serve_control_keys, &config->control, copy, err);
+	int result = set_pairs(control_tables, &config->control, copy, err);
 	if (result < 0)
 		error_prefix(err, "--control %s", text);
 	config->control.road.given = true;
@@ -151,19 +154,9 @@ static int check_device(struct serve_device *device, size_t index, struct pintle
 	}
 	if (strlen(device->id) > 40)
 		return error_set(err, -EINVAL, "device %s: an id has at most 40 bytes", device->id);
-	if (device->backend && strcmp(device->backend, "file") && strcmp(device->backend, "null") && strcmp(device->backend, "memory"))
-		return error_set(err, -EINVAL, "device %s: there is no backend \"%s\"; there are file, null, memory", device->id, device->backend);
-	bool file = !device->backend || !strcmp(device->backend, "file");
-	if (file && !device->path)
-		return error_set(err, -EINVAL, "device %s: path=IMAGE is missing (or backend=null,size=1G)", device->id);
-	if (!file && !device->size)
-		return error_set(err, -EINVAL, "device %s: backend=%s needs size=", device->id, device->backend);
-	if (!file && device->path)
-		return error_set(err, -EINVAL, "device %s: backend=%s takes no path", device->id, device->backend);
-	if (file && device->size)
-		return error_set(err, -EINVAL, "device %s: the size of an image is its own; size= is for null and memory", device->id);
-	if (!is_power_of_two(device->queue_size) || (device->block_size && !is_power_of_two(device->block_size)))
-		return error_set(err, -EINVAL, "device %s: queue-size and block-size are powers of two", device->id);
+	int result = device->kind->check ? device->kind->check(device, err) : 0;
+	if (result < 0)
+		return result;
 	if (!device->road.given)
 		return error_set(err, -EINVAL, "device %s has no road; add --road vfio-user,path=SOCKET behind it", device->id);
 	if (!device->road.path == (device->road.fd < 0))

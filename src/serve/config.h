@@ -21,17 +21,33 @@ struct serve_road {
 	bool given;
 };
 
+struct device_kind;
+
 struct serve_device {
-	char *id, *path, *backend, *serial;
-	uint64_t size; /* bytes, for backends without a path */
-	unsigned queues, queue_size, block_size;
-	unsigned direct; /* enum block_direct */
+	const struct device_kind *kind;
+	char *id;
 	unsigned bus_master; /* enum pci_bus_master_policy */
+	/* virtio */
+	unsigned queue_size;
+	bool in_order, packed, msix, access_platform;
+	/* blk */
+	char *path, *backend, *serial;
+	uint64_t size; /* bytes, for backends without a path */
+	unsigned queues, block_size;
+	unsigned direct; /* enum block_direct */
 	uint64_t poll_ns;
 	uint64_t delay_ns; /* for trying a slow disk */
 	unsigned fail, fail_on; /* choices of keys.c: for trying a broken one */
 	uint64_t fail_after, fail_count;
-	bool read_only, share, zero_copy, in_order, packed, msix, delay_before;
+	bool read_only, share, zero_copy, delay_before;
+	/* rng */
+	uint64_t rate; /* bytes a second; 0: no limit */
+	/* balloon */
+	bool deflate_on_oom, stats, hinting, reporting;
+	/* host */
+	char *address;
+	uint64_t check_ns;
+	unsigned bars; /* enum host_bars */
 	struct serve_road road;
 };
 
@@ -74,9 +90,12 @@ struct serve_key {
 	const char *const *choices; /* KEY_CHOICE: NULL-terminated, the index is stored */
 	const char *text;
 };
-extern const struct serve_key serve_device_keys[], serve_road_keys[], serve_control_keys[], serve_global_keys[];
-/* Sets one key of the object; the error names the key and what it takes. */
-int serve_key_set(const struct serve_key *keys, void *object, const char *name, const char *value, struct pintle_error *err);
+extern const struct serve_key serve_common_keys[], serve_virtio_keys[]; /* of every device, of every virtio device */
+extern const struct serve_key serve_blk_keys[], serve_rng_keys[], serve_balloon_keys[], serve_host_keys[];
+extern const struct serve_key serve_road_keys[], serve_control_keys[], serve_global_keys[];
+/* Sets one key of the object, from one of the tables (up to NULL); the error names the key and what it takes. */
+int serve_key_set(const struct serve_key *const *tables, void *object, const char *name, const char *value, struct pintle_error *err);
+int serve_global_key_set(struct serve_config *config, const char *name, const char *value, struct pintle_error *err);
 struct serve_device *serve_config_add_device(struct serve_config *config, const char *type, struct pintle_error *err);
 int serve_road_type(const char *type, struct pintle_error *err);
 /* Prints the keys with their meaning, for --help. */

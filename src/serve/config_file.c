@@ -9,6 +9,10 @@
 
 #include "base/error.h"
 #include "serve/config.h"
+#include "serve/kind.h"
+
+static const struct serve_key *const road_tables[] = { serve_road_keys, NULL }, *const control_tables[] = { serve_control_keys, NULL },
+			       *const global_tables[] = { serve_global_keys, NULL };
 
 /* A JSON value as the command line would have it; NULL for what has no such form. */
 static const char *as_text(const json_t *value, char *buffer, size_t size)
@@ -23,7 +27,7 @@ static const char *as_text(const json_t *value, char *buffer, size_t size)
 	return buffer;
 }
 
-static int set_members(const struct serve_key *keys, void *object, json_t *from, const char *skip, struct pintle_error *err)
+static int set_members(const struct serve_key *const *tables, void *object, json_t *from, const char *skip, struct pintle_error *err)
 {
 	const char *name;
 	json_t *value;
@@ -35,7 +39,7 @@ static int set_members(const struct serve_key *keys, void *object, json_t *from,
 		const char *text = as_text(value, buffer, sizeof buffer);
 		if (!text)
 			return error_set(err, -EINVAL, "\"%s\" must be a string, a whole number or a boolean", name);
-		int result = serve_key_set(keys, object, name, text, err);
+		int result = serve_key_set(tables, object, name, text, err);
 		if (result < 0)
 			return result;
 	}
@@ -52,13 +56,13 @@ static int read_device(struct serve_config *config, json_t *from, struct pintle_
 	struct serve_device *device = serve_config_add_device(config, type, err);
 	if (!device)
 		return err ? err->code : -EINVAL;
-	int result = set_members(serve_device_keys, device, from, "road", err);
+	int result = set_members(device->kind->keys, device, from, "road", err);
 	if (result < 0 || !road)
 		return result;
 	const char *road_type = json_string_value(json_object_get(road, "type"));
 	result = serve_road_type(road_type ? road_type : "", err);
 	if (!result)
-		result = set_members(serve_road_keys, &device->road, road, "", err);
+		result = set_members(road_tables, &device->road, road, "", err);
 	device->road.given = true;
 	return result;
 }
@@ -78,12 +82,12 @@ int serve_config_file(struct serve_config *config, const char *path, struct pint
 		result = error_set(err, -EINVAL, "a list \"devices\" is missing");
 	json_t *control = json_object_get(root, "control");
 	if (!result && control) {
-		result = set_members(serve_control_keys, &config->control, control, "", err);
+		result = set_members(control_tables, &config->control, control, "", err);
 		config->control.road.given = true;
 		json_object_del(root, "control");
 	}
 	if (!result)
-		result = set_members(serve_global_keys, config, root, "devices", err);
+		result = set_members(global_tables, config, root, "devices", err);
 	for (size_t i = 0; !result && i < json_array_size(devices); i++) {
 		result = read_device(config, json_array_get(devices, i), err);
 		if (result < 0)

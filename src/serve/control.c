@@ -4,6 +4,7 @@
  */
 #include "serve/control.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +64,7 @@ struct control *control_client_control(struct control_client *client)
 
 /* ---- a client's end ---- */
 
+/* Called by whoever came in from outside (the loop, a call that ended, the end of all), last of all: below that a client may be closed, but not freed. */
 static void free_if_unused(struct control_client *client)
 {
 	if (!client->closed || client->calls || client->handling || client->resume_posted)
@@ -72,6 +74,7 @@ static void free_if_unused(struct control_client *client)
 	free(client);
 }
 
+/* Its memory stays for those who are still busy with it. */
 static void close_client(struct control_client *client, const char *why)
 {
 	if (client->closed)
@@ -84,7 +87,6 @@ static void close_client(struct control_client *client, const char *why)
 	close(fd);
 	list_remove(&client->link);
 	client->control->client_count--;
-	free_if_unused(client);
 }
 
 /* ---- out ---- */
@@ -127,10 +129,11 @@ static void flush(struct control_client *client)
 
 void control_client_send(struct control_client *client, const json_t *message)
 {
+	assert(client->calls || client->handling);
 	if (client->closed)
 		return;
 	size_t length = json_dumpb(message, NULL, 0, JSON_COMPACT);
-	if (!length || length + 1 > CONTROL_OUT_MAX - min_of(client->out_used, (size_t)CONTROL_OUT_MAX)) {
+	if (!length || length + 1 > CONTROL_OUT_MAX - min_of(client->out_used, CONTROL_OUT_MAX)) {
 		close_client(client, "it does not read its replies");
 		return;
 	}
@@ -154,7 +157,6 @@ static void handle_lines(struct control_client *client)
 {
 	size_t at = 0;
 
-	client->handling = true;
 	while (!client->closed && !is_full(client)) {
 		char *end = memchr(client->in + at, '\n', client->in_used - at);
 		if (!end)
@@ -163,7 +165,6 @@ static void handle_lines(struct control_client *client)
 		rpc_handle(client, client->in + at, length);
 		at += length + 1;
 	}
-	client->handling = false;
 	memmove(client->in, client->in + at, client->in_used - at);
 	client->in_used -= at;
 	if (!client->closed && client->in_used == CONTROL_LINE_MAX && !memchr(client->in, '\n', client->in_used)) {
@@ -173,17 +174,17 @@ static void handle_lines(struct control_client *client)
 	}
 	if (!client->closed)
 		watch_again(client);
-	free_if_unused(client);
 }
 
 static void resume(struct loop_message *message)
 {
 	struct control_client *client = container_of(message, struct control_client, resume);
 	client->resume_posted = false;
+	client->handling = true;
 	if (!client->closed)
 		handle_lines(client);
-	else
-		free_if_unused(client);
+	client->handling = false;
+	free_if_unused(client);
 }
 
 void control_client_begin(struct control_client *client)
@@ -194,6 +195,7 @@ void control_client_begin(struct control_client *client)
 void control_client_end(struct control_client *client)
 {
 	bool was_full = is_full(client);
+	assert(client->calls);
 	client->calls--;
 	/* What was read before it was full goes on from the loop. */
 	if (was_full && !client->closed && !client->resume_posted) {
@@ -203,27 +205,14 @@ void control_client_end(struct control_client *client)
 	free_if_unused(client);
 }
 
-static void on_client(struct loop_fd *watch, uint32_t events)
+static void receive(struct control_client *client, uint32_t events)
 {
-	struct control_client *client = container_of(watch, struct control_client, watch);
-
-	if (events & EPOLLOUT) {
-		client->handling = true; /* it may be closed in here */
-		flush(client);
-		client->handling = false;
-		if (client->closed) {
-			free_if_unused(client);
-			return;
-		}
-	}
-	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-		return;
 	if (client->in_used == CONTROL_LINE_MAX) { /* full of calls that wait for their turn */
 		if (events & (EPOLLHUP | EPOLLERR))
 			close_client(client, NULL);
 		return;
 	}
-	ssize_t n = recv(watch->fd, client->in + client->in_used, CONTROL_LINE_MAX - client->in_used, MSG_DONTWAIT);
+	ssize_t n = recv(client->watch.fd, client->in + client->in_used, CONTROL_LINE_MAX - client->in_used, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	/* Nobody reads the replies any more, or will not say more: either way it has left. What it asked for still happens. */
@@ -233,6 +222,19 @@ static void on_client(struct loop_fd *watch, uint32_t events)
 	}
 	client->in_used += (size_t)n;
 	handle_lines(client);
+}
+
+static void on_client(struct loop_fd *watch, uint32_t events)
+{
+	struct control_client *client = container_of(watch, struct control_client, watch);
+
+	client->handling = true;
+	if (events & EPOLLOUT)
+		flush(client);
+	if (!client->closed && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+		receive(client, events);
+	client->handling = false;
+	free_if_unused(client);
 }
 
 /* ---- who may come ---- */
@@ -314,7 +316,7 @@ int control_create(struct control **out, const struct serve_control *config, str
 		   struct pintle_error *err)
 {
 	struct control *control = calloc(1, sizeof *control);
-	int result = -ENOMEM;
+	int result;
 
 	*out = NULL;
 	if (!control)
@@ -355,8 +357,11 @@ void control_end(struct control *control)
 	close(control->listen_fd);
 	control->listen_fd = -1;
 	serve_unlisten(&control->config->road);
-	while (!list_empty(&control->clients))
-		close_client(list_entry(control->clients.next, struct control_client, link), NULL);
+	list_for_each_safe(link, next, &control->clients) {
+		struct control_client *client = list_entry(link, struct control_client, link);
+		close_client(client, NULL);
+		free_if_unused(client);
+	}
 }
 
 void control_destroy(struct control *control)

@@ -12,9 +12,9 @@
 #include "serve/device.h"
 
 /* Longest request, with its end of line: the largest there is has a few hundred bytes. */
-#define CONTROL_LINE_MAX (64u * 1024u)
+#define CONTROL_LINE_MAX ((size_t)64 << 10)
 /* Longest reply, and most that waits for a client who does not read: a server with a thousand devices says that much about them. */
-#define CONTROL_OUT_MAX (1024u * 1024u)
+#define CONTROL_OUT_MAX ((size_t)1 << 20)
 /* One client for each operator, monitor and script, and some more. */
 #define CONTROL_CLIENTS_MAX 16u
 /* Calls of one client that have not been answered; it is not read meanwhile. */
@@ -40,7 +40,7 @@ struct control *control_client_control(struct control_client *client);
 /* A call has begun, and has ended; the client's memory lasts until its last call has. */
 void control_client_begin(struct control_client *client);
 void control_client_end(struct control_client *client);
-/* Queues one line. Nothing where the client is gone. */
+/* Queues one line. Nothing where the client is gone, and it may be gone afterwards. During a call, or while a line is handled. */
 void control_client_send(struct control_client *client, const json_t *message);
 
 #endif

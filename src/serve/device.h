@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * One served device: image, virtio device, PCI function and road, made and unmade in order.
+ * One served device: what is behind it, PCI function and road, made and unmade in order.
  */
 #ifndef SERVE_DEVICE_H
 #define SERVE_DEVICE_H
@@ -15,15 +15,19 @@
 #include "serve/config.h"
 #include "virtio/device.h"
 
+struct host_function;
+
 struct served_device {
 	const struct serve_device *config;
 	struct log_source log;
 	struct loop *owner, *control;
+	/* the kind's; NULL where it has none */
 	struct block_device *block;
 	struct virtio_device *virtio;
+	struct host_function *host;
 	struct pci_function *function;
 	struct vfu_server *server;
-	struct helper_work work; /* blocking calls on the image: refresh, flush */
+	struct helper_work work; /* blocking calls of the kind: refresh, flush */
 	int work_result;
 	bool working; /* a refresh is under way */
 	bool refresh_again;
@@ -56,7 +60,7 @@ int served_device_create(struct served_device *device, const struct serve_device
 			 const struct io_threads *io, unsigned index, struct pintle_error *err);
 /* Control thread: the device ends its client's connection, ends its requests and flushes; stopped comes from the control loop. */
 void served_device_stop(struct served_device *device, void (*stopped)(struct served_device *));
-/* Control thread: looks at the size of the image again. */
+/* Control thread: looks again at what is behind it, the size of an image; nothing for a kind that has none. */
 void served_device_refresh(struct served_device *device);
 /* Owner: the device does not end between the two. */
 void served_device_hold(struct served_device *device);

@@ -158,8 +158,18 @@ static bool which_operations(struct rpc_call *call, unsigned *operations)
 	return false;
 }
 
+/* Everything but a disk. */
+static bool has_no_backend(struct rpc_call *call)
+{
+	if (!call->device->block)
+		rpc_fail(call, -ENOTSUP, "%s is no disk: it has no back end that this can be done to", call->device->config->id);
+	return !call->device->block;
+}
+
 static void inject_block(struct rpc_call *call, struct block_injection *injection)
 {
+	if (has_no_backend(call))
+		return;
 	if (!which_operations(call, &injection->operations))
 		return;
 	injection->count = (uint64_t)rpc_integer(call, "count", 0);
@@ -190,6 +200,8 @@ static void fail_requests(struct rpc_call *call)
 
 static void heal(struct rpc_call *call)
 {
+	if (has_no_backend(call))
+		return;
 	block_inject(call->device->block, &(struct block_injection){ .error = -EIO });
 	if (!block_device_info(call->device->block)->immediate)
 		block_inject(call->device->block, &(struct block_injection){ 0 });
@@ -200,7 +212,7 @@ static void heal(struct rpc_call *call)
 
 #define END { NULL, RPC_ANY, false }
 static const struct rpc_param nothing[] = { END }, kinds[] = { { "kind", RPC_STRING, true }, END },
-	lose_params[] = { { "vector", RPC_INTEGER, false }, { "count", RPC_INTEGER, false }, END }, vector[] = { { "vector", RPC_INTEGER, false }, END },
+	lose_params[] = { { "vector", RPC_INTEGER, false }, { "count", RPC_INTEGER, false }, END }, vector_params[] = { { "vector", RPC_INTEGER, false }, END },
 	withdraw_params[] = { { "iova", RPC_INTEGER, false }, { "size", RPC_INTEGER, false }, { "pick", RPC_INTEGER, false }, { "for", RPC_SECONDS, false }, END },
 	slow_params[] = { { "time", RPC_SECONDS, true }, { "on", RPC_STRING, false }, { "count", RPC_INTEGER, false }, { "for", RPC_SECONDS, false }, END },
 	fail_params[] = { { "error", RPC_STRING, false }, { "on", RPC_STRING, false }, { "count", RPC_INTEGER, false }, { "for", RPC_SECONDS, false }, END };
@@ -214,7 +226,7 @@ static const struct fault {
 	{ "bus-master-on", nothing, master_on },
 	{ "backdoor-reset", kinds, backdoor_reset },
 	{ "lose-interrupt", lose_params, lose_interrupt },
-	{ "spurious-interrupt", vector, spurious_interrupt },
+	{ "spurious-interrupt", vector_params, spurious_interrupt },
 	{ "withdraw-mapping", withdraw_params, inject_withdraw },
 	{ "give-back", nothing, inject_give_back },
 	{ "cut", nothing, cut },

@@ -16,21 +16,34 @@ static const char *const direct_choices[] = { "auto", "on", "off", NULL };
 static const char *const fail_choices[] = { "no", "EIO", "ENOSPC", NULL };
 static const char *const fail_on_choices[] = { "any", "read", "write", "flush", NULL };
 static const char *const bus_master_choices[] = { "strict", "lenient", NULL };
+static const char *const bars_choices[] = { "trap", "dmabuf", "device-fd", NULL };
 
 #define AT(type, member) offsetof(struct type, member)
 
-const struct serve_key serve_device_keys[] = {
+const struct serve_key serve_common_keys[] = {
 	{ "id", KEY_STRING, AT(serve_device, id), 0, 0, NULL, "name in logs and of the device (default d0, d1, ...)" },
+	{ "bus-master", KEY_CHOICE, AT(serve_device, bus_master), 0, 0, bus_master_choices,
+	  "strict, or lenient for firmware that never sets bus master" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_virtio_keys[] = {
+	{ "queue-size", KEY_NUMBER, AT(serve_device, queue_size), 4, 1024, NULL, "entries of a queue, a power of two (256)" },
+	{ "in-order", KEY_BOOL, AT(serve_device, in_order), 0, 0, NULL, "offer VIRTIO_F_IN_ORDER" },
+	{ "packed", KEY_BOOL, AT(serve_device, packed), 0, 0, NULL, "offer packed rings (on)" },
+	{ "msix", KEY_BOOL, AT(serve_device, msix), 0, 0, NULL, "offer MSI-X (on)" },
+	{ "access-platform", KEY_BOOL, AT(serve_device, access_platform), 0, 0, NULL, "offer VIRTIO_F_ACCESS_PLATFORM (on; balloon: off)" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_blk_keys[] = {
 	{ "path", KEY_STRING, AT(serve_device, path), 0, 0, NULL, "image file or block device" },
 	{ "backend", KEY_STRING, AT(serve_device, backend), 0, 0, NULL, "file (with path), null or memory (with size)" },
 	{ "size", KEY_SIZE, AT(serve_device, size), 512, INT64_MAX, NULL, "size of a null or memory disk: 512M, 1G" },
 	{ "serial", KEY_STRING, AT(serve_device, serial), 0, 0, NULL, "serial number, up to 20 bytes (default: the id)" },
 	{ "queues", KEY_NUMBER, AT(serve_device, queues), 1, 64, NULL, "number of queues (1)" },
-	{ "queue-size", KEY_NUMBER, AT(serve_device, queue_size), 4, 1024, NULL, "entries of a queue, a power of two (256)" },
 	{ "block-size", KEY_NUMBER, AT(serve_device, block_size), 512, 65536, NULL, "logical block in bytes (the image's own)" },
 	{ "direct", KEY_CHOICE, AT(serve_device, direct), 0, 0, direct_choices, "O_DIRECT: auto, on or off" },
-	{ "bus-master", KEY_CHOICE, AT(serve_device, bus_master), 0, 0, bus_master_choices,
-	  "strict, or lenient for firmware that never sets bus master" },
 	{ "poll", KEY_TIME, AT(serve_device, poll_ns), 0, 1000000000, NULL, "longest polling before a queue sleeps (50us; 0: none)" },
 	{ "delay", KEY_TIME, AT(serve_device, delay_ns), 0, UINT64_C(3600000000000), NULL, "every request takes at least so long; for tests" },
 	{ "delay-before", KEY_BOOL, AT(serve_device, delay_before), 0, 0, NULL, "the delay comes before the operation; for tests" },
@@ -41,9 +54,27 @@ const struct serve_key serve_device_keys[] = {
 	{ "read-only", KEY_BOOL, AT(serve_device, read_only), 0, 0, NULL, "offer the disk read-only" },
 	{ "share", KEY_BOOL, AT(serve_device, share), 0, 0, NULL, "do not lock the image against other users" },
 	{ "zero-copy", KEY_BOOL, AT(serve_device, zero_copy), 0, 0, NULL, "let the disk work on guest memory directly; a slow disk then delays resets" },
-	{ "in-order", KEY_BOOL, AT(serve_device, in_order), 0, 0, NULL, "offer VIRTIO_F_IN_ORDER" },
-	{ "packed", KEY_BOOL, AT(serve_device, packed), 0, 0, NULL, "offer packed rings (on)" },
-	{ "msix", KEY_BOOL, AT(serve_device, msix), 0, 0, NULL, "offer MSI-X (on)" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_rng_keys[] = {
+	{ "rate", KEY_SIZE, AT(serve_device, rate), 0, INT64_MAX, NULL, "bytes a second that a guest gets at most: 64K, 1M (0: no limit)" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_balloon_keys[] = {
+	{ "deflate-on-oom", KEY_BOOL, AT(serve_device, deflate_on_oom), 0, 0, NULL, "the guest may take pages back when it runs out of memory (off)" },
+	{ "stats", KEY_BOOL, AT(serve_device, stats), 0, 0, NULL, "offer statistics (on)" },
+	{ "hinting", KEY_BOOL, AT(serve_device, hinting), 0, 0, NULL, "offer free page hinting (on)" },
+	{ "reporting", KEY_BOOL, AT(serve_device, reporting), 0, 0, NULL, "offer free page reporting: free pages go back to the host by themselves (on)" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_host_keys[] = {
+	{ "address", KEY_STRING, AT(serve_device, address), 0, 0, NULL, "the device: 0000:03:00.0 (`pintle devices` lists them)" },
+	{ "check", KEY_TIME, AT(serve_device, check_ns), 0, UINT64_C(3600000000000), NULL, "how often to look whether somebody has reset it (1s), or off" },
+	{ "bars", KEY_CHOICE, AT(serve_device, bars), 0, 0, bars_choices,
+	  "trap (every access is a message), dmabuf, or device-fd: fast, but the client gets every right to the device" },
 	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
 };
 
@@ -87,6 +118,10 @@ static bool parse_with_units(const char *value, bool time, uint64_t *number)
 {
 	char *end;
 
+	if (time && !strcmp(value, "off")) {
+		*number = 0;
+		return true;
+	}
 	if (*value < '0' || *value > '9')
 		return false;
 	errno = 0;
@@ -183,10 +218,10 @@ static bool set(const struct serve_key *key, void *place, const char *value)
 static const char *const takes[] = {
 	[KEY_STRING] = "any text but an empty one",
 	[KEY_BOOL] = "on or off",
-	[KEY_SIZE] = "bytes from 512 on, or with K, M, G or T",
+	[KEY_SIZE] = "bytes, or with K, M, G or T",
 	[KEY_MODE] = "octal, up to 777",
 	[KEY_CHOICE] = "one of these words",
-	[KEY_TIME] = "a number with ns, us, ms or s",
+	[KEY_TIME] = "a number with ns, us, ms or s, or off",
 	[KEY_FD] = "the number of a descriptor",
 };
 
@@ -195,19 +230,34 @@ static int refuse(const struct serve_key *key, const char *value, struct pintle_
 	if (key->kind == KEY_NUMBER)
 		return error_set(err, -EINVAL, "%s=%s is not understood: %s; it takes %llu to %llu", key->name, value, key->text,
 				 (unsigned long long)key->least, (unsigned long long)key->most);
+	if (key->kind == KEY_SIZE && key->least)
+		return error_set(err, -EINVAL, "%s=%s is not understood: %s; it takes %s, from %llu on", key->name, value, key->text, takes[key->kind],
+				 (unsigned long long)key->least);
 	return error_set(err, -EINVAL, "%s=%s is not understood: %s; it takes %s", key->name, value, key->text, takes[key->kind]);
 }
 
-int serve_key_set(const struct serve_key *keys, void *object, const char *name, const char *value, struct pintle_error *err)
+static const struct serve_key *find(const struct serve_key *const *tables, const char *name)
 {
-	for (const struct serve_key *key = keys; key->name; key++) {
-		if (strcmp(key->name, name))
-			continue;
-		if (set(key, (char *)object + key->offset, value))
-			return 0;
-		return refuse(key, value, err);
-	}
-	return error_set(err, -EINVAL, "there is no key \"%s\"; `pintle serve --help` lists them", name);
+	for (; *tables; tables++)
+		for (const struct serve_key *key = *tables; key->name; key++)
+			if (!strcmp(key->name, name))
+				return key;
+	return NULL;
+}
+
+int serve_key_set(const struct serve_key *const *tables, void *object, const char *name, const char *value, struct pintle_error *err)
+{
+	const struct serve_key *key = find(tables, name);
+
+	if (!key)
+		return error_set(err, -EINVAL, "there is no key \"%s\"; `pintle serve --help` lists them", name);
+	return set(key, (char *)object + key->offset, value) ? 0 : refuse(key, value, err);
+}
+
+int serve_global_key_set(struct serve_config *config, const char *name, const char *value, struct pintle_error *err)
+{
+	static const struct serve_key *const tables[] = { serve_global_keys, NULL };
+	return serve_key_set(tables, config, name, value, err);
 }
 
 void serve_keys_describe(const struct serve_key *keys, void (*line)(void *context, const char *key, const char *text), void *context)

@@ -155,6 +155,10 @@ static void method_resize(struct rpc_call *call)
 	struct served_device *device = call->device;
 	uint64_t size = (uint64_t)rpc_integer(call, "size", 0);
 
+	if (!device->block) {
+		rpc_fail(call, -ENOTSUP, "%s is no disk", device->config->id);
+		return;
+	}
 	if (!json_object_get(call->params, "size")) {
 		list_append(&device->refresh_waiters, &call->link);
 		served_device_refresh(device);
@@ -179,6 +183,8 @@ static void method_resize(struct rpc_call *call)
 static const struct rpc_param nothing[] = { END };
 static const struct rpc_param unplug_params[] = { { "force", RPC_BOOL, false }, { "deadline", RPC_SECONDS, false }, END };
 static const struct rpc_param reset_params[] = { { "kind", RPC_STRING, false }, END };
+static const struct rpc_param target_params[] = { { "size", RPC_INTEGER, true }, END };
+static const struct rpc_param hint_params[] = { { "state", RPC_STRING, true }, END };
 static const struct rpc_param resize_params[] = { { "size", RPC_INTEGER, false }, END };
 
 const struct rpc_method rpc_methods[] = {
@@ -188,6 +194,10 @@ const struct rpc_method rpc_methods[] = {
 	{ "plug", nothing, RPC_ON_OWNER, method_plug, "offer an unplugged or removed device again" },
 	{ "reset", reset_params, RPC_ON_OWNER, method_reset, "reset behind the guest's back: kind device, flr or bus" },
 	{ "resize", resize_params, RPC_DEVICE_ON_CONTROL, method_resize, "look at the image's size again; size: give a null or memory disk another" },
+	{ "balloon-target", target_params, RPC_ON_OWNER, method_balloon_target, "how much memory the guest is to give back" },
+	{ "balloon-hint", hint_params, RPC_ON_OWNER, method_balloon_hint, "state start: a round of free page hinting; state stop: the end of one" },
+	{ "balloon-stats", nothing, RPC_ON_OWNER, method_balloon_stats, "the guest's statistics, asked for now" },
+	{ "check", nothing, RPC_ON_OWNER, method_check, "look at a physical device, and heal what is found" },
 	{ "inject", NULL, RPC_ON_OWNER, method_inject, "make a fault happen: fault, and its parameters" },
 	{ "metrics", nothing, RPC_ON_CONTROL, method_metrics, "counters of all devices as OpenMetrics text" },
 	{ "methods", nothing, RPC_ON_CONTROL, method_methods, "this list" },

@@ -10,6 +10,10 @@
 void method_unplug(struct rpc_call *call);
 void method_plug(struct rpc_call *call);
 void method_show(struct rpc_call *call);
+void method_balloon_target(struct rpc_call *call);
+void method_balloon_hint(struct rpc_call *call);
+void method_balloon_stats(struct rpc_call *call);
+void method_check(struct rpc_call *call);
 void method_inject(struct rpc_call *call);
 void method_metrics(struct rpc_call *call);
 

@@ -84,12 +84,13 @@ static void print_queues(FILE *out, const json_t *devices)
 
 	for (size_t f = 0; f < ARRAY_SIZE(queue_figures); f++) {
 		head(out, queue_figures[f].name, queue_figures[f].type, queue_figures[f].text);
-		json_array_foreach(devices, i, device)
+		json_array_foreach(devices, i, device) {
 			json_array_foreach(json_object_get(json_object_get(device, "virtio"), "queues"), q, queue) {
 				fprintf(out, "%s%s{device=\"", queue_figures[f].name, suffix(queue_figures[f].type));
 				print_id(out, device);
 				fprintf(out, "\",queue=\"%zu\"} %lld\n", q, (long long)figure(queue, NULL, queue_figures[f].member));
 			}
+		}
 	}
 }
 
@@ -100,12 +101,13 @@ static void print_events(FILE *out, const json_t *devices)
 	const char *event;
 
 	head(out, "pintle_events", "counter", "events of the lifecycle by their names");
-	json_array_foreach(devices, i, device)
+	json_array_foreach(devices, i, device) {
 		json_object_foreach(json_object_get(device, "events"), event, count) {
 			fputs("pintle_events_total{device=\"", out);
 			print_id(out, device);
 			fprintf(out, "\",event=\"%s\"} %lld\n", event, (long long)json_integer_value(count));
 		}
+	}
 }
 
 static void end_metrics(struct rpc_call *call)

@@ -28,23 +28,23 @@ static json_t *error_object(int code, int error, const char *text)
 
 static json_t *envelope(json_t *id, const char *key, json_t *value)
 {
-	json_t *reply = json_object();
-	if (reply && value) {
-		json_object_set_new(reply, "jsonrpc", json_string("2.0"));
-		json_object_set_new(reply, key, value);
-		json_object_set(reply, "id", id ? id : json_null());
-		return reply;
+	json_t *object = json_object();
+	if (object && value) {
+		json_object_set_new(object, "jsonrpc", json_string("2.0"));
+		json_object_set_new(object, key, value);
+		json_object_set(object, "id", id ? id : json_null());
+		return object;
 	}
-	json_decref(reply);
+	json_decref(object);
 	json_decref(value);
 	return NULL;
 }
 
-static void say(struct control_client *client, json_t *reply)
+static void say(struct control_client *client, json_t *object)
 {
-	if (reply)
-		control_client_send(client, reply);
-	json_decref(reply);
+	if (object)
+		control_client_send(client, object);
+	json_decref(object);
 }
 
 static void refuse_line(struct control_client *client, json_t *id, int code, const char *text)

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/num.h"
+#include "host/function.h"
 #include "serve/sandbox.h"
 
 static const int allowed[] = {
@@ -56,7 +57,7 @@ static int allow_leak_checker(scmp_filter_ctx filter)
 /* What block devices are asked and told. */
 static const unsigned long ioctls[] = { BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKDISCARD, BLKZEROOUT, BLKROGET, BLKIOMIN, BLKIOOPT };
 
-static int add_rules(scmp_filter_ctx filter)
+static int add_rules(scmp_filter_ctx filter, bool host)
 {
 	int result = 0;
 
@@ -66,6 +67,11 @@ static int add_rules(scmp_filter_ctx filter)
 		result = allow_leak_checker(filter);
 	for (size_t i = 0; !result && i < ARRAY_SIZE(ioctls); i++)
 		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
+	/* On kernels without SO_PEERPIDFD. */
+	if (!result && host)
+		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pidfd_open), 0);
+	for (size_t i = 0; !result && host && host_ioctls[i]; i++)
+		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, host_ioctls[i]));
 	if (!result)
 		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!result)
@@ -78,14 +84,14 @@ static int add_rules(scmp_filter_ctx filter)
 	return result;
 }
 
-int serve_sandbox(struct pintle_error *err)
+int serve_sandbox(bool host, struct pintle_error *err)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	if (!filter)
 		return error_set(err, -ENOMEM, "no memory for the seccomp filter");
 	int result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (!result)
-		result = add_rules(filter);
+		result = add_rules(filter, host);
 	if (!result)
 		result = seccomp_load(filter);
 	seccomp_release(filter);

@@ -5,9 +5,11 @@
 #ifndef SERVE_SANDBOX_H
 #define SERVE_SANDBOX_H
 
+#include <stdbool.h>
+
 #include <pintle/error.h>
 
-/* For all threads of the process, for good. */
-int serve_sandbox(struct pintle_error *err);
+/* For all threads of the process, for good. host: physical devices are served, and VFIO may be told what to do with them. */
+int serve_sandbox(bool host, struct pintle_error *err);
 
 #endif

@@ -16,7 +16,7 @@
 #include "base/error.h"
 #include "base/num.h"
 #include "serve/control.h"
-#include "serve/device.h"
+#include "serve/kind.h"
 #include "serve/listen.h"
 #include "serve/notify.h"
 #include "serve/sandbox.h"
@@ -234,6 +234,14 @@ static int check_descriptors(const struct serve_config *config, struct pintle_er
 	return result;
 }
 
+static bool has_host_device(const struct serve_config *config)
+{
+	for (size_t i = 0; i < config->device_count; i++)
+		if (config->devices[i].kind == &device_host)
+			return true;
+	return false;
+}
+
 static int set_up(struct serve *serve, struct pintle_error *err)
 {
 	int result = check_descriptors(serve->config, err);
@@ -250,7 +258,7 @@ static int set_up(struct serve *serve, struct pintle_error *err)
 	if (!result && serve->config->control.road.given)
 		result = control_create(&serve->control_socket, &serve->config->control, serve->devices, serve->device_count, serve->control, err);
 	if (!result && serve->config->sandbox)
-		result = serve_sandbox(err);
+		result = serve_sandbox(has_host_device(serve->config), err);
 	if (!result)
 		result = start_owners(serve, err);
 	return result;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "serve/kind.h"
 #include "serve/methods.h"
 
 #define INTEGER(x) ((json_int_t)(x))
@@ -52,7 +53,7 @@ json_t *show_brief(struct served_device *device)
 {
 	struct vfu_server_stats stats;
 	vfu_server_stats(device->server, &stats);
-	return json_pack("{s:s, s:s, s:s, s:o, s:b, s:i, s:o}", "id", device->config->id, "type", virtio_device_class(device->virtio)->name, "state",
+	return json_pack("{s:s, s:s, s:s, s:o, s:b, s:i, s:o}", "id", device->config->id, "type", device->config->kind->name, "state",
 			 life_state_name(life_state(life_of(device))), "gate", gate(device), "attached", vfu_server_attached(device->server), "pid",
 			 stats.client_pid, "road", road(device));
 }
@@ -123,11 +124,11 @@ static void add_line(void *context, const char *key, const char *value)
 static json_t *virtio(struct served_device *device)
 {
 	const struct virtio_class *class = virtio_device_class(device->virtio);
-	json_t *queues = json_array(), *lines = json_object();
+	json_t *queues = json_array(), *lines = device->config->kind->show ? device->config->kind->show(device) : json_object();
 
 	for (unsigned i = 0; i < virtio_device_queue_count(device->virtio); i++)
 		json_array_append_new(queues, queue(virtio_device_queue(device->virtio, i)));
-	if (class->describe)
+	if (class->describe && !device->config->kind->show)
 		class->describe(device->virtio, add_line, lines);
 	return json_pack("{s:s, s:i, s:I, s:i, s:o, s:o}", "class", class->name, "status", virtio_device_status(device->virtio), "features",
 			 INTEGER(virtio_device_features(device->virtio)), "generation", virtio_device_generation(device->virtio), "queues", queues,
@@ -153,8 +154,12 @@ json_t *show_device(struct served_device *device)
 						     (command & PCI_COMMAND_MEMORY) != 0, "d0", !(life_conditions(life_of(device)) & LIFE_NOT_D0)));
 	json_object_set_new(object, "interrupts", interrupts(device));
 	json_object_set_new(object, "mappings", mappings(device));
-	json_object_set_new(object, "virtio", virtio(device));
+	if (device->virtio)
+		json_object_set_new(object, "virtio", virtio(device));
+	else if (device->config->kind->show)
+		json_object_set_new(object, device->config->kind->name, device->config->kind->show(device));
 	json_object_set_new(object, "events", events(device));
-	json_object_set_new(object, "injected", json_pack("{s:I, s:I}", "faults", INTEGER(device->injections), "requests", INTEGER(block_injected(device->block))));
+	json_object_set_new(object, "injected", json_pack("{s:I, s:I}", "faults", INTEGER(device->injections), "requests",
+							   INTEGER(device->block ? block_injected(device->block) : 0)));
 	return object;
 }

@@ -391,7 +391,7 @@ int virtio_device_restore(struct virtio_device *device, const struct state_reade
 	if (rc)
 		return rc;
 	uint8_t status = virtio_device_status(device);
-	life_close(device->life, (status & VIRTIO_CONFIG_S_NEEDS_RESET ? LIFE_NEEDS_RESET : 0) | (status & VIRTIO_CONFIG_S_FAILED ? LIFE_FAILED : 0));
+	life_close(device->life, ((status & VIRTIO_CONFIG_S_NEEDS_RESET) ? LIFE_NEEDS_RESET : 0) | ((status & VIRTIO_CONFIG_S_FAILED) ? LIFE_FAILED : 0));
 	if (status & VIRTIO_CONFIG_S_DRIVER_OK)
 		life_open(device->life, LIFE_NO_DRIVER);
 	if (notice)

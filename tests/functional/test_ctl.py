@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import stat
 import struct
 import subprocess
@@ -393,6 +394,18 @@ def test_endless_line(server, control):
         assert reply is None or reply["error"]["code"] == -32600
         assert reply is None or hostile.receive() is None
     control.call("list")
+
+
+def test_endless_line_of_one_who_has_left(server, control):
+    """The refusal itself finds that the connection has ended; the line is refused to nobody, once."""
+    for _ in range(20):
+        server.process.send_signal(signal.SIGSTOP)  # all of it is there, and its sender gone, before it is looked at
+        try:
+            with server.connect() as hostile:
+                hostile.socket.sendall(b"x" * (1 << 16))
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        control.call("list")
 
 
 def test_does_not_read(server, control):

@@ -300,14 +300,16 @@ def test_fail_of_memory(server, control):
 
 
 def test_slow(control, driver):
-    control.inject("slow", time=0.3, on="write")
+    control.inject("slow", time=1, on="write")
     begun = time.monotonic()
     assert driver.transfer(0, bytes(512), 5)[0] == 0
     driver.submit(os.urandom(512), 5)
+    # What its queue's thread has not taken yet would stay in the ring.
+    eventually(lambda: control.show()["virtio"]["queues"][0]["in-flight"] == 1, "under way")
     # A slow disk holds up nobody: bus master goes off at once, and the request is parked.
     driver.write(vfu.CONFIG, 4, struct.pack("<H", 2))
     eventually(lambda: control.show()["virtio"]["queues"][0]["parked"] == 1, "parked")
-    assert time.monotonic() - begun >= 0.3 and not driver.finished()
+    assert time.monotonic() - begun >= 1 and not driver.finished()
     driver.write(vfu.CONFIG, 4, struct.pack("<H", 6))
     complete(driver, "published")
     control.inject("slow", time=0.05, count=1)

@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-MANUALS = ["pintle.1", "pintle-bench.1", "pintle-probe.1", "pintle-qemu-args.1", "pintle-serve.1"]
+MANUALS = sorted(path.name for path in (TOP / "docs/man").glob("*.1"))
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all"
 

@@ -57,7 +57,7 @@ def test_unnoticed(lab):
     # Requests that take tens of seconds. QEMU waits 5 s for an answer to an access: none of those waits for a request.
     with cells.cell("backend-slow", guest.describe()):
         address = guest.pci_address("vdb")
-        data.inject("slow", "--time", "25s", "--count", "1")
+        data.inject("slow", "--time", "20s", "--count", "1")
         guest.run("dd if=/known/file-08 of=/dev/vdb bs=256k count=1 oflag=direct 2> /dev/null & slow=$!; usleep 500000")
         for register, off, on in (("command", "0:4", "4:4"), ("pmcsr", "3:3", "0:3")):
             guest.run(f"for i in 1 2 3; do pciset {address} {register} {off}; pciset {address} {register} {on}; done")
@@ -77,7 +77,7 @@ def test_unnoticed(lab):
     events.happen(guest, "bus-master", "vdb")
     with cells.cell("system-reset-slow", guest.describe()):
         # A reset with a write under way. The reset does not wait for it; the next life's first request does (law 4).
-        data.inject("slow", "--time", "20s", "--count", "1", "--on", "write")
+        data.inject("slow", "--time", "10s", "--count", "1", "--on", "write")
         guest.run("dd if=/known/file-07 of=/dev/vdb bs=256k count=1 oflag=direct 2> /dev/null & usleep 500000")
         guest.qmp("system_reset")
         guest.wait_ready()

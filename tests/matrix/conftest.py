@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Where the builds are. PINTLE_BUILD names the one whose server and driver are run (default: build-debug beside the sources)."""
+"""Where the builds are. PINTLE_BUILD names the one whose server and driver are run (default: build-debug beside the sources), PINTLE_SERVER another server."""
 import concurrent.futures
 import json
 import os
@@ -17,7 +17,7 @@ PATIENCE = 900
 class Matrix:
     def __init__(self, build):
         self.build = build
-        self.pintle = build / "pintle"
+        self.pintle = pathlib.Path(os.environ.get("PINTLE_SERVER", build / "pintle"))
         self.program = build / "tests" / "matrix" / "matrix"
         # Most of a sequence's time is waiting.
         self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=2 * len(os.sched_getaffinity(0)))
@@ -57,7 +57,9 @@ def record(test, text):
     path = os.environ.get("PINTLE_MATRIX")
     if not path:
         return
-    rows = {row for line in re.findall(r"^rows:(.*)$", text, re.MULTILINE) for row in line.split()}
+    # A run that says nothing of its rows would leave the page empty.
+    assert "rows:" in text, text
+    rows = {row for line in re.findall(r"\brows:(.*)$", text, re.MULTILINE) for row in line.split()}
     with open(path, "a") as out:
         for row in sorted(rows):
             out.write(json.dumps({"event": row, "device": "blk", "road": "vfio-user", "guest": "drive", "test": test, "result": "passed"}) + "\n")

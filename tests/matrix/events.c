@@ -224,7 +224,7 @@ static void queue_reset(struct function *f, const unsigned *args)
 	traffic_forget(f, queue);
 	/* queue_reset reads 0: the back end has ended all of it. */
 	if (args[1])
-		traffic_settle(f, "after a queue reset");
+		traffic_settle(f, false, "after a queue reset");
 	function_restart_queue(f, queue);
 	/* What was published before and not kicked for is gone with the ring. */
 }

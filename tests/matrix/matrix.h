@@ -69,6 +69,7 @@ struct block {
 	uint32_t possible[MATRIX_MAYBE]; /* generations that it may hold */
 	uint8_t count;
 	bool busy;
+	bool alone; /* nothing but the queue forgotten last decides what it holds */
 };
 
 struct request {
@@ -114,8 +115,8 @@ void traffic_publish(struct function *f, bool kick); /* new requests without loo
 void traffic_drain(struct function *f, const char *when);
 void traffic_forget(struct function *f, unsigned queue);
 void traffic_forget_all(struct function *f);
-/* The back end has ended everything of the life before: what it left is what there is (law 4). */
-void traffic_settle(struct function *f, const char *when);
+/* The back end has ended everything of the life before, or (all: false) of the queue forgotten last: what it left is what there is (law 4). */
+void traffic_settle(struct function *f, bool all, const char *when);
 void traffic_verify(struct function *f, const char *when);
 void traffic_fence(struct function *f); /* waits for the first answer of a life, then settles */
 void traffic_awake(struct function *f); /* the driver looks at every ring before it sleeps again */

@@ -61,6 +61,7 @@ struct ccw_rig {
 	/* Called from ops.io_pending. */
 	void (*handler)(struct ccw_rig *rig, uint8_t mask);
 	void *handler_context;
+	void (*discard)(void *rig, uint64_t address, uint64_t size); /* guest memory's; before rig_begin */
 };
 
 static inline void rig_wait(void *context)
@@ -154,6 +155,8 @@ static inline void rig_begin(struct ccw_rig *rig, bool by_calls)
 	memset(rig->memory.host, 0, RIG_MEMORY);
 	rig->guest = by_calls ? (struct pintle_guest_memory){ .size = RIG_MEMORY, .ops = &rig_calls, .context = rig } :
 				(struct pintle_guest_memory){ .host = rig->memory.host, .size = RIG_MEMORY };
+	rig->guest.discard = rig->discard;
+	rig->guest.context = rig;
 	struct pintle_css_options options = { .name = "css", .memory = &rig->guest, .ops = &ops, .context = rig, .stored = rig_stored };
 	assert_int_equal(pintle_css_create(&rig->css, rig->loop, &options, &err), 0);
 }
@@ -253,9 +256,13 @@ static inline void disk_start(struct ccw_disk *disk, unsigned revision, enum dis
 	assert_int_equal(drive_css_queue_max(d, 0, &size), 0);
 	assert_int_equal(size, 256);
 	if (!disk->ring.memory) {
+		/* The memory is all processors'. */
+		static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 		struct drive_queue_options o = { .size = 64, .event_idx = features >> VIRTIO_RING_F_EVENT_IDX & 1 };
+		pthread_mutex_lock(&lock);
 		assert_int_equal(drive_queue_create(&disk->ring, &o, &disk->rig->memory, &err), 0);
 		disk_slots(disk);
+		pthread_mutex_unlock(&lock);
 	} else {
 		drive_queue_restart(&disk->ring);
 	}

@@ -33,7 +33,7 @@ static struct {
 		unsigned access;
 	} ranges[PAGES * 2];
 	unsigned count, maps, refusals;
-	int refuse; /* with this error */
+	int refuse, refuse_unmap; /* with this error */
 } iommu;
 
 static int iommu_map(struct host_vfio *vfio, uint64_t iova, uint64_t size, unsigned access, void *host)
@@ -57,6 +57,8 @@ static int iommu_map(struct host_vfio *vfio, uint64_t iova, uint64_t size, unsig
 static int iommu_unmap(struct host_vfio *vfio, uint64_t iova, uint64_t size)
 {
 	(void)vfio;
+	if (iommu.refuse_unmap)
+		return iommu.refuse_unmap;
 	for (unsigned i = 0; i < iommu.count; i++) {
 		if (iommu.ranges[i].iova != iova || iommu.ranges[i].size != size)
 			continue;
@@ -78,7 +80,14 @@ static struct rig {
 	struct host_mapping *mapping;
 	struct dma_commit commit;
 	bool settled;
+	unsigned broken;
 } rig;
+
+static void broken(void *context)
+{
+	(void)context;
+	rig.broken++;
+}
 
 static int begin(void **state)
 {
@@ -91,7 +100,7 @@ static int begin(void **state)
 	rig.vfio.ops = &fake;
 	assert_int_equal(loop_create(&rig.loop, "test", &err), 0);
 	assert_int_equal(dma_space_create(&rig.space, rig.loop, &rig.log), 0);
-	assert_int_equal(host_mapping_create(&rig.mapping, &rig.vfio, rig.space, rig.loop, &rig.log), 0);
+	assert_int_equal(host_mapping_create(&rig.mapping, &rig.vfio, rig.space, rig.loop, &rig.log, broken, NULL), 0);
 	return 0;
 }
 
@@ -150,7 +159,8 @@ static void test_joined(void **state)
 	unsigned access;
 	(void)state;
 
-	/* Neighbours of one commit are one mapping; others, and those of another kind, are not. */
+	/* Where the kernel's mappings are scarce, neighbours of one commit are one mapping; others, and those of another kind, are not. */
+	rig.vfio.mappings_left = 4;
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(map(i, 1, i, DMA_READ | DMA_WRITE), 0);
 	assert_int_equal(map(8, 1, 8, DMA_READ), 0);
@@ -167,6 +177,40 @@ static void test_joined(void **state)
 	assert_null(target(3, &access));
 	assert_null(target(4, &access));
 	assert_ptr_equal(target(5, &access), memory + 5 * PAGE);
+}
+
+/* Where they are not, each is one of its own: whoever takes one away takes nothing from the others, not for a moment. */
+static void test_not_joined(void **state)
+{
+	(void)state;
+
+	rig.vfio.mappings_left = 65535;
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(map(i, 1, i, DMA_READ), 0);
+	assert_int_equal(commit(), 0);
+	assert_int_equal(iommu.maps, 8);
+	assert_int_equal(unmap(3, 2), 0);
+	assert_int_equal(commit(), 0);
+	assert_int_equal(iommu.maps, 8);
+	assert_int_equal(iommu.count, 6);
+}
+
+/* An unmapping that the kernel refuses: it is told, and the device is out of use. */
+static void test_broken(void **state)
+{
+	(void)state;
+
+	assert_int_equal(map(0, 4, 0, DMA_READ), 0);
+	assert_int_equal(commit(), 0);
+	iommu.refuse_unmap = -EIO;
+	assert_int_equal(unmap(0, 4), 0);
+	assert_int_equal(commit(), -EIO);
+	assert_true(host_mapping_is_broken(rig.mapping));
+	assert_int_equal(rig.broken, 1);
+	iommu.refuse_unmap = 0;
+	/* The next unmapping of all still finds it. */
+	assert_int_equal(map(0, 4, 0, DMA_READ), 0);
+	commit();
 }
 
 static void test_random(void **state)
@@ -247,7 +291,8 @@ static void test_paused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_joined, begin, end),
+		cmocka_unit_test_setup_teardown(test_joined, begin, end), cmocka_unit_test_setup_teardown(test_not_joined, begin, end),
+		cmocka_unit_test_setup_teardown(test_broken, begin, end),
 		cmocka_unit_test_setup_teardown(test_random, begin, end),
 		cmocka_unit_test_setup_teardown(test_refused, begin, end),
 		cmocka_unit_test_setup_teardown(test_paused, begin, end),

@@ -186,11 +186,13 @@ static void test_handles(void **state)
 	assert_int_not_equal(again, enabled);
 	assert_int_equal(rig_load(rig, enabled, 15, 0, 4).cc, 3);
 	assert_int_equal(rig_load(rig, again, 15, 0, 4).cc, 0);
-	/* In a permanent error there is no way but deconfiguration. */
+	/* In a permanent error there is no way but deconfiguration; it may be disabled first, as Linux does. */
 	assert_int_equal(pintle_zpci_error(rig->zpci, RIG_FID, 0x3b, 0, true), 0);
-	assert_int_equal(rig_set(rig, &again, 1, 0), 0x0106);
 	rig_turn(rig);
 	assert_true(rig_event(rig, 1, 0x3b));
+	assert_int_equal(rig_set(rig, &again, 0, 1), 0x0106);
+	assert_int_equal(rig_set(rig, &again, 1, 0), 0x0010);
+	assert_int_equal(rig_set(rig, &again, 0, 1), 0x0106);
 	assert_int_equal(rig_sclp(rig, RIG_FID, false), 0x0020);
 	assert_int_equal(rig_sclp(rig, RIG_FID, true), 0x0020);
 	rig_enable(rig);

@@ -55,6 +55,7 @@ static uint32_t fill_region(struct sparse_reply *reply, uint32_t index, const st
 	if (region->area_count && region->area_fd >= 0) {
 		reply->info.flags |= VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
 		reply->info.cap_offset = sizeof reply->info;
+		reply->info.offset = region->area_fd_offset;
 		reply->sparse.header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP;
 		reply->sparse.header.version = 1;
 		reply->sparse.nr_areas = region->area_count;

@@ -194,6 +194,7 @@ static void attach(struct vfu_server *server, int fd)
 	server->stats.client_pid = peer_pid(fd);
 	log_limited(LOG_LEVEL_INFO, &server->comings, "a client (pid %d) is attached", server->stats.client_pid);
 	server->state = SERVER_ATTACHING;
+	pci_function_client(server->function, fd);
 	server->connect = (struct pci_request){ .kind = PCI_REQUEST_RESET, .complete = connected };
 	server->connect.reset.event = LIFE_EVENT_CONNECT;
 	list_init(&server->connect.link);

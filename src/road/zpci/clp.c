@@ -157,6 +157,8 @@ static void disabled(struct zpci_leave *leave)
 
 static uint16_t enable(struct zpci_slot *slot, uint8_t spaces)
 {
+	if (slot->state == PINTLE_ZPCI_PERMANENT_ERROR)
+		return CODE_PERMANENT;
 	if (slot->handle & HANDLE_ENABLED)
 		return CODE_ALREADY;
 	if (spaces != 1)
@@ -171,7 +173,9 @@ static uint16_t disable(struct zpci_op *op, struct zpci_slot *slot)
 {
 	if (!(slot->handle & HANDLE_ENABLED))
 		return CODE_ALREADY;
-	return zpci_leave(slot, &op->leave, LIFE_EVENT_DEVICE_RESET, PINTLE_ZPCI_DISABLED, disabled) ? CODE_BUSY : CODE_OK;
+	/* A permanent error outlasts it: only deconfiguration ends that, and guests disable before they deconfigure. */
+	enum pintle_zpci_state state = slot->state == PINTLE_ZPCI_PERMANENT_ERROR ? PINTLE_ZPCI_PERMANENT_ERROR : PINTLE_ZPCI_DISABLED;
+	return zpci_leave(slot, &op->leave, LIFE_EVENT_DEVICE_RESET, state, disabled) ? CODE_BUSY : CODE_OK;
 }
 
 static uint16_t check_set(const struct zpci_slot *slot, uint32_t handle)
@@ -182,7 +186,7 @@ static uint16_t check_set(const struct zpci_slot *slot, uint32_t handle)
 		return CODE_BUSY;
 	if (slot->state == PINTLE_ZPCI_STANDBY)
 		return CODE_HANDLE_OPERATION;
-	return slot->state == PINTLE_ZPCI_PERMANENT_ERROR ? CODE_PERMANENT : CODE_OK;
+	return CODE_OK;
 }
 
 static void set_function(struct zpci_op *op, unsigned room)
@@ -307,7 +311,7 @@ static void deconfigured(struct zpci_leave *leave)
 /* Its response code; SCLP_DONE of one that was enabled is under way, and deconfigured() answers: 0. */
 static uint64_t deconfigure(struct zpci_op *op, struct zpci_slot *slot)
 {
-	if (slot->state != PINTLE_ZPCI_DISABLED)
+	if (slot->handle & HANDLE_ENABLED)
 		return zpci_leave(slot, &op->leave, LIFE_EVENT_DEVICE_RESET, PINTLE_ZPCI_STANDBY, deconfigured) ? SCLP_BUSY : 0;
 	/* Reset since it was disabled, and its handle stays: it is what the guest will configure and enable it by. */
 	slot->state = PINTLE_ZPCI_STANDBY;

@@ -120,10 +120,13 @@ static int read_stats(struct virtio_queue *queue, struct virtio_request *request
 {
 	struct balloon_device *balloon = ((struct balloon_queue *)virtio_queue_data(queue))->balloon;
 	struct virtio_balloon_stat stats[STATS_MOST];
-	unsigned count = (unsigned)min_of(request->chain->readable_bytes / sizeof *stats, (uint64_t)STATS_MOST);
+	uint64_t count = request->chain->readable_bytes / sizeof *stats;
 	uint32_t known = 0;
-	int r = count ? virtq_chain_read(virtio_queue_ring(queue), request->chain, 0, stats, count * sizeof *stats) : 0;
+	int r;
 
+	if (count > STATS_MOST)
+		count = STATS_MOST;
+	r = count ? virtq_chain_read(virtio_queue_ring(queue), request->chain, 0, stats, count * sizeof *stats) : 0;
 	if (r)
 		return r;
 	for (unsigned i = 0; i < count; i++) {

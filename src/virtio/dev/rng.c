@@ -80,14 +80,14 @@ static int memory_error(int r)
 static int start(struct virtio_queue *queue, struct virtio_request *request)
 {
 	struct rng_queue *rq = virtio_queue_data(queue);
-	uint64_t wanted = min_of(request->chain->writable_bytes, (uint64_t)REQUEST_MOST), length;
+	uint64_t wanted = request->chain->writable_bytes, length;
 	uint8_t bytes[PIECE];
 	int r = 0;
 
 	request->written = 0;
 	if (!wanted)
 		return VIRTIO_DONE; /* no buffer, no numbers (section 5.4.6.1 forbids it to the driver) */
-	length = allowance(rq, wanted);
+	length = allowance(rq, min_of(wanted, (uint64_t)REQUEST_MOST));
 	if (!length)
 		return -EAGAIN;
 	for (uint64_t done = 0; done < length && !r;) {

@@ -6,6 +6,8 @@
  *   load SECONDS    reads and writes with verification, 8 at a time, by interrupt alone. Where no interrupt comes for a second the controller is started again and what was in
  *                   flight is given again, as a guest's driver does; where that does not work, or commands had completed without an interrupt, that is the end
  *   die             as load, until it is killed
+ *   cost COUNT      what a read of a register costs
+ *   linger SECONDS  a client that goes, whose process lives on for so long
  *   handover COUNT  COUNT times: a client with I/O in flight goes without a word, the next one must find a device of which nothing of the first is left, and uses it
  *
  * Exit status 0: all was well.
@@ -70,21 +72,21 @@ static void pattern(uint8_t *data, uint64_t block, unsigned round)
 		data[i] = (uint8_t)(i * 31 + block * 7 + round * 13 + (i >> 8));
 }
 
-static void verify(struct drive_nvme *n)
+static void verify(struct drive_nvme *n, unsigned transfers)
 {
 	uint8_t data[BLOCKS * 512], expected[BLOCKS * 512];
 	struct pintle_error err = { 0 };
 
 	if (n->block_size != 512 || n->blocks < 2 * PATTERN_BLOCKS)
 		fail("not the disk that was expected", NULL);
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < transfers; i++) {
 		if (drive_nvme_transfer(n, false, i * BLOCKS, BLOCKS, data, &err))
 			fail("reading", &err);
 		for (unsigned b = 0; b < sizeof data; b++)
 			if (data[b] != b % 251)
 				fail("what was read is not what the image holds", NULL);
 	}
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < transfers; i++) {
 		uint64_t block = PATTERN_BLOCKS + i * BLOCKS;
 
 		pattern(expected, block, 1);
@@ -229,13 +231,26 @@ static void leave_in_the_middle(void)
 	drive_client_close(c);
 }
 
+/* CSTS, which has no side effect. */
+static void cost(struct drive_nvme *n, unsigned count)
+{
+	struct pintle_error err = { 0 };
+	uint32_t value;
+	double begin = now();
+
+	for (unsigned i = 0; i < count; i++)
+		if (drive_bar_read(n->pci, 0, 0x1c, &value, sizeof value, &err))
+			fail("reading a register", &err);
+	printf("a read of a register: %.2f us\n", (now() - begin) * 1e6 / count);
+}
+
 int main(int argc, char **argv)
 {
 	double longest = 0;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3) {
-		puts("usage: nvme_lab SOCKET verify|load SECONDS|die|handover COUNT");
+		puts("usage: nvme_lab SOCKET verify|load SECONDS|die|cost COUNT|linger SECONDS|handover COUNT");
 		return 2;
 	}
 	path = argv[1];
@@ -245,7 +260,7 @@ int main(int argc, char **argv)
 			struct drive_client *c = connect_client();
 			check_clean(c);
 			struct drive_nvme *n = open_nvme(c);
-			verify(n);
+			verify(n, 2);
 			drive_nvme_close(n, i % 2);
 			drive_client_close(c);
 		}
@@ -256,14 +271,21 @@ int main(int argc, char **argv)
 	struct drive_nvme *n = open_nvme(c);
 	printf("serial %s, %llu blocks\n", n->serial, (unsigned long long)n->blocks);
 	if (!strcmp(argv[2], "verify")) {
-		verify(n);
+		verify(n, 16);
 		printf("verified, %llu interrupts\n", (unsigned long long)n->interrupts);
 	} else if (!strcmp(argv[2], "load") || !strcmp(argv[2], "die")) {
 		puts("running");
 		uint64_t count = load(n, argv[2][0] == 'd' ? 1e9 : atof(argv[3]), &longest);
 		printf("%llu commands, %llu interrupts, at most %.2f s between two\n", (unsigned long long)count, (unsigned long long)n->interrupts, longest);
 	}
+	if (!strcmp(argv[2], "cost"))
+		cost(n, (unsigned)atoi(argv[3]));
 	drive_nvme_close(n, true);
 	drive_client_close(c);
+	if (!strcmp(argv[2], "linger")) {
+		puts("gone");
+		sleep((unsigned)atoi(argv[3]));
+		puts("ended");
+	}
 	return 0;
 }

@@ -11,6 +11,8 @@ import typing
 from . import cells, host
 
 STAMP = 21
+# ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK.
+DRIVEN = 0xf
 # So much of a disk is worked on.
 MEGABYTES = 4
 
@@ -58,6 +60,19 @@ def goes_on(guest, disk, more=20):
             guest.fail(f"{disk} does not go on")
 
 
+def shown(guest, disk):
+    """What the disk's server tells of it; None where it is not Pintle's."""
+    servers = {server.name: server for server in guest.servers if hasattr(server, "show")}
+    one = servers.get(guest.run(f"cat /sys/block/{disk}/serial").strip()) if servers else None
+    return one.show() if one else None
+
+
+def driver_stands(show, disk):
+    """The status is what the driver of a working disk has set (DRIVER_OK among it), and nothing keeps the gate closed."""
+    if show["virtio"]["status"] != DRIVEN or not show["gate"]["open"]:
+        raise host.LabError(f"{disk} is not as its driver left it: {show['virtio']['status']:#x}, {show['gate']}")
+
+
 # Events after which the driver goes on as if nothing had been
 
 def bus_master(guest, disk, how=""):
@@ -72,8 +87,9 @@ def memory_decode(guest, disk):
     """The driver's notifications would be lost, as on any hardware; so nobody submits, while what is in flight goes on."""
     address = guest.pci_address(disk)
     job = f"$job{guest.jobs}"
-    guest.run(f"for i in 1 2 3 4 5; do kill -STOP {job}; usleep 50000; pciset {address} command 0:2; usleep 200000; "
-              f"pciset {address} command 2:2; kill -CONT {job}; usleep 200000; done")
+    for _ in range(5):
+        guest.run(f"kill -STOP {job}; usleep 50000; pciset {address} command 0:2 && usleep 200000 && "
+                  f"pciset {address} command 2:2 && kill -CONT {job} && usleep 200000")
 
 
 def bist(guest, disk):
@@ -134,7 +150,7 @@ def unbind_under_io(guest, disk):
         address, driver = unbind(guest, disk)
         guest.run(f"wait $job{job}; cat /run/job{job}")
     bind(guest, disk, address, driver)
-    guest.run(f"iocheck run /dev/{disk} {MEGABYTES} 1 8 5; iocheck stamp /dev/{disk} {MEGABYTES} {STAMP}")
+    guest.run(f"iocheck run /dev/{disk} {MEGABYTES} 1 8 5 && iocheck stamp /dev/{disk} {MEGABYTES} {STAMP}")
 
 
 def module_reload(guest, disk):
@@ -186,40 +202,43 @@ def bus_reset_behind_driver(guest, disk):
     """The same by the bridge above it."""
     address = guest.pci_address(disk)
     bridge = guest.run(f"basename $(dirname $(readlink -f /sys/bus/pci/devices/{address}))").strip()
-    guest.run(f"pciset {bridge} 0x3e.w 0x40:0x40; usleep 100000; pciset {bridge} 0x3e.w 0:0x40")
+    guest.run(f"pciset {bridge} 0x3e.w 0x40:0x40 && usleep 100000 && pciset {bridge} 0x3e.w 0:0x40")
     system_reset(guest, disk)
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
     """across: I/O on the disk itself goes on over the event; apart: it rests, with known contents, while I/O goes on
-    elsewhere; over: I/O on it is cut off by the guest's new start, and what was flushed before is there."""
+    elsewhere; over: I/O on it is cut off by the guest's new start, and what was flushed before is there. resets: a driver that goes
+    on has set its device up anew. told: what the server has to have counted meanwhile, and how often at least."""
     text: str
     do: typing.Callable
     kind: str
+    resets: bool = False
+    told: tuple = None
 
 
 EVENTS = {
     "bus-master": Event("bus master off and on", bus_master, "across"),
     "d3hot": Event("D3hot and D0", d3hot, "across"),
     "memory-decode": Event("memory decode off and on", memory_decode, "across"),
-    "bist": Event("BIST, an unannounced reset", bist, "across"),
+    "bist": Event("BIST, an unannounced reset", bist, "across", told=("unannounced-reset", 20)),
     "irq-affinity": Event("MSI-X vectors masked, moved and unmasked", affinity, "across"),
     "stop-cont": Event("the VMM stops the machine and goes on", stop_cont, "across"),
-    "suspend": Event("the guest's drivers suspend and resume", suspend, "across"),
+    "suspend": Event("the guest's drivers suspend and resume", suspend, "across", resets=True),
     "rebind": Event("driver unbound and bound", rebind, "apart"),
     "remove-rescan": Event("function removed and found again by the guest", remove_rescan, "apart"),
-    "flr": Event("FLR by sysfs", reset_by("flr"), "apart"),
-    "bus-reset": Event("secondary bus reset by sysfs", reset_by("bus"), "apart"),
+    "flr": Event("FLR by sysfs", reset_by("flr"), "apart", told=("flr", 1)),
+    "bus-reset": Event("secondary bus reset by sysfs", reset_by("bus"), "apart", told=("device-reset", 1)),
     "unbind-under-io": Event("driver unbound under I/O", unbind_under_io, "apart"),
     "module-reload": Event("driver's module removed and loaded", module_reload, "apart"),
     "transport-reload": Event("the transport's module too", transport_reload, "apart"),
-    "guest-reboot": Event("guest reboot", reboot, "over"),
-    "system-reset": Event("machine reset by the VMM", system_reset, "over"),
-    "guest-panic": Event("guest panics and starts over", panic, "over"),
+    "guest-reboot": Event("guest reboot", reboot, "over", told=("device-reset", 1)),
+    "system-reset": Event("machine reset by the VMM", system_reset, "over", told=("device-reset", 1)),
+    "guest-panic": Event("guest panics and starts over", panic, "over", told=("device-reset", 1)),
     "kexec": Event("guest starts another kernel", kexec, "apart"),
-    "flr-under-io": Event("FLR behind the driver's back, then machine reset", flr_behind_driver, "over"),
-    "bus-reset-under-io": Event("bus reset behind the driver's back, then machine reset", bus_reset_behind_driver, "over"),
+    "flr-under-io": Event("FLR behind the driver's back, then machine reset", flr_behind_driver, "over", told=("flr", 1)),
+    "bus-reset-under-io": Event("bus reset behind the driver's back, then machine reset", bus_reset_behind_driver, "over", told=("device-reset", 2)),
 }
 
 
@@ -231,6 +250,17 @@ def healthy(guest):
         server.check_alive()
 
 
+def _counted(event, disk, before, after):
+    """What the server tells of it: the event has reached it, and its driver is where it should be."""
+    driver_stands(after, disk)
+    name, times = event.told or ("", 0)
+    if name and after["events"].get(name, 0) < before.get(name, 0) + times:
+        raise host.LabError(f"the server of {disk} has not seen {name} {times} times: {before}, then {after['events']}")
+    # The driver's own registers were touched by nobody: it has not set them anew.
+    if event.kind == "across" and not event.resets and after["events"].get("virtio-reset") != before.get("virtio-reset"):
+        raise host.LabError(f"{disk} was reset by its driver")
+
+
 def _across(guest, event, disk, elsewhere):
     job = guest.busy(f"/dev/{disk}" if disk != "vda" else "/data/busy", megabytes=MEGABYTES)
     event.do(guest, disk)
@@ -239,6 +269,7 @@ def _across(guest, event, disk, elsewhere):
 
 
 def _apart(guest, event, disk, elsewhere):
+    assert disk != "vda", "the guest's file system is on it"
     guest.run(f"iocheck stamp /dev/{disk} {MEGABYTES} {STAMP}")
     job = guest.busy(elsewhere, megabytes=MEGABYTES, threads=4) if elsewhere else None
     event.do(guest, disk)
@@ -252,9 +283,10 @@ def _apart(guest, event, disk, elsewhere):
 
 def _over(guest, event, disk, elsewhere):
     """Half of the disk keeps what was flushed; the other half is written to until the end."""
-    guest.run(f"rm -f /data/*; iocheck stamp /data/stamped {MEGABYTES} {STAMP}; iocheck stamp /dev/{disk} {2 * MEGABYTES} {STAMP}")
+    guest.run(f"rm -f /data/* && iocheck stamp /data/stamped {MEGABYTES} {STAMP}")
     guest.busy("/data/busy", megabytes=MEGABYTES)
     if disk != "vda":
+        guest.run(f"iocheck stamp /dev/{disk} {2 * MEGABYTES} {STAMP}")
         guest.busy(f"/dev/{disk}", megabytes=MEGABYTES)
     event.do(guest, disk)
     guest.run(f"iocheck compare /data/stamped {MEGABYTES} {STAMP}")
@@ -269,5 +301,8 @@ def _over(guest, event, disk, elsewhere):
 def happen(guest, name, disk="vdb", elsewhere="/data/busy"):
     event = EVENTS[name]
     with cells.cell(name, guest.describe()):
+        before = shown(guest, disk)
         {"across": _across, "apart": _apart, "over": _over}[event.kind](guest, event, disk, elsewhere)
         healthy(guest)
+        if before:
+            _counted(event, disk, before["events"], shown(guest, disk))

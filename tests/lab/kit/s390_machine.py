@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A guest in the small s390x machine of tests/lab/s390, whose channel subsystem and zPCI are the library's, in its process."""
 import os
-import re
 import select
 import subprocess
 import time
@@ -42,9 +41,10 @@ class S390Machine(Guest):
     def power_off(self):
         """Also the orderly end of the library: every device is taken out and destroyed."""
         super().power_off()
-        said = self.qemu_log.read_text(errors="replace")
-        if re.search(r"(?i)sanitizer|assert|error|s390:", said):
-            raise host.LabError(f"the machine said:\n{said}")
+        # Warnings tell of what was asked for.
+        said = [line for line in self.qemu_log.read_text(errors="replace").splitlines() if not line.startswith("pintle: warning: ")]
+        if said:
+            raise host.LabError("the machine said:\n" + "\n".join(said))
 
     # The control line
 

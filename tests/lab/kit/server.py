@@ -67,6 +67,9 @@ class PintleServer:
     def ctl(self, method, *words):
         return host.run(build_folder() / "pintle", "ctl", "--socket", self.control, method, self.name, *words)
 
+    def show(self):
+        return json.loads(host.run(build_folder() / "pintle", "ctl", "--json", "--socket", self.control, "show", self.name))
+
     def inject(self, fault, *words):
         return host.run(build_folder() / "pintle", "inject", "--socket", self.control, self.name, fault, *words)
 

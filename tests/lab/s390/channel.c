@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "devices.h"
-#include "events.h"
 #include "glue.h"
 #include "memory.h"
 #include "pending.h"
@@ -111,7 +110,7 @@ void helper_stcrw(struct cpu_state *env, uint64_t instruction);
 void helper_stcrw(struct cpu_state *env, uint64_t instruction)
 {
 	uint8_t crw[PINTLE_CSS_CRW_SIZE];
-	int result = events_stcrw(crw) ? 0 : pintle_css_stcrw(devices_css(), crw);
+	int result = pintle_css_stcrw(devices_css(), crw);
 
 	STORE_OPERAND(operand_address(env, instruction), crw, sizeof crw);
 	CONCLUDE(result);
@@ -173,7 +172,7 @@ void helper_chsc(struct cpu_state *env, uint64_t instruction)
 	if (address & 0xfff)
 		PROGRAM_INTERRUPTION(PGM_SPECIFICATION);
 	FETCH_OPERAND(address, page, sizeof page);
-	int result = events_chsc(page) ? 0 : pintle_css_chsc(devices_css(), page);
+	int result = pintle_css_chsc(devices_css(), page);
 	if (result >= 0 && result < 3)
 		STORE_OPERAND(address, page, sizeof page);
 	CONCLUDE(result);

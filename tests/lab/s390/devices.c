@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "control.h"
-#include "events.h"
 #include "glue.h"
 #include "machine_check.h"
 #include "memory.h"
@@ -69,10 +68,14 @@ static void adapter_interruption(void *context, uint8_t isc)
 	pintle_css_adapter_interruption(css, isc, false);
 }
 
+/* zPCI's events go to the guest by way of the channel subsystem: a channel report, and CHSC "store event information" with notification type 2. */
 static void events(void *context)
 {
+	struct pintle_zpci_event event;
+
 	(void)context;
-	events_come();
+	while (pintle_zpci_next_event(zpci, &event))
+		pintle_css_event(css, 2, event.content, event.ccdf, sizeof event.ccdf);
 }
 
 static void stored(void *context, uint64_t address, uint64_t length)
@@ -199,7 +202,6 @@ static struct {
 static void all_reset(void *context)
 {
 	(void)context;
-	events_reset();
 	reset.done(reset.context);
 }
 

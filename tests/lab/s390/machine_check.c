@@ -9,7 +9,6 @@
 
 #include "clock.h"
 #include "devices.h"
-#include "events.h"
 #include "glue.h"
 #include "interrupt.h"
 #include "memory.h"
@@ -46,7 +45,7 @@ void machine_check_set_pending(bool pending)
 
 bool machine_check_pending(void)
 {
-	return atomic_load(&is_pending) || events_pending();
+	return atomic_load(&is_pending);
 }
 
 bool machine_check_allowed(void)
@@ -86,9 +85,7 @@ static void save_registers(void)
 
 bool machine_check_deliver(void)
 {
-	/* One machine check stands for every report that is pending when it is delivered. */
-	bool events = events_take_machine_check();
-	if (!(atomic_load(&is_pending) && pintle_css_take_machine_check(devices_css())) && !events)
+	if (!machine_check_pending() || !pintle_css_take_machine_check(devices_css()))
 		return false;
 	store64(cpu->psa + LC_CODE, CODE_CHANNEL_REPORT | save_vectors());
 	save_registers();
