@@ -272,6 +272,7 @@ void host_function_destroy(struct host_function *host)
 	if (!host)
 		return;
 	loop_timer_disarm(&host->check);
+	loop_timer_disarm(&host->patience);
 	host_events_destroy(host);
 	host_client_forget(host);
 	/* Its end is no change that anybody has to follow. */

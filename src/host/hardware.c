@@ -3,8 +3,8 @@
  * Law 2 on hardware: what the guest's function wants is compared with what the kernel holds, and jobs on a helper thread make them equal, one at a time. Whoever changes what is wanted
  * only says so (host_hardware_stale); the life is held until it is true, so that the access is answered then and not before.
  *
- * A reset that takes its time holds nobody: the access that asked for it is answered at once, and until the device is ready reads give all-ones (law 8). Only
- * the end of a client waits for it (law 4).
+ * A reset that takes its time holds nobody: the guest's access that asked for it is answered at once, and until the device is ready reads give all-ones (law 8). The client's own DEVICE_RESET is
+ * answered when it has ended, as VFIO does, but not later than its patience allows. Only the end of a client waits for it however long it takes (law 4).
  */
 #include <errno.h>
 #include <linux/pci_regs.h>
@@ -15,6 +15,9 @@
 #include "base/mutate.h"
 #include "base/num.h"
 #include "host/private.h"
+
+/* QEMU gives up after 5 s. */
+#define PATIENCE_NS UINT64_C(2000000000)
 
 static void plan(struct host_function *host);
 
@@ -164,6 +167,20 @@ static void fail(struct host_function *host)
 	host->clean = false;
 }
 
+static void answer_reset(struct host_function *host)
+{
+	loop_timer_disarm(&host->patience);
+	if (!host->answer_holds)
+		return;
+	host->answer_holds = false;
+	life_release(pci_function_life(host->pci));
+}
+
+static void patience_ended(struct loop_timer *timer)
+{
+	answer_reset(container_of(timer, struct host_function, patience));
+}
+
 static void reset_ended(struct host_function *host, const struct host_job *job)
 {
 	host->resets++;
@@ -177,6 +194,8 @@ static void reset_ended(struct host_function *host, const struct host_job *job)
 		if (job->tries > 1)
 			log_warning(host->log, "%s came back after %u tries (%s)", host->device.address, job->tries, job->said);
 	}
+	if (!host->wants_reset)
+		answer_reset(host);
 	if (host->wants_reset || !host->reset_holds)
 		return;
 	host->reset_holds = false;
@@ -304,6 +323,11 @@ void host_hardware_reset(struct host_function *host, enum life_event event)
 	if (handover && !host->reset_holds) {
 		host->reset_holds = true;
 		life_hold(pci_function_life(host->pci));
+	}
+	if (event == LIFE_EVENT_DEVICE_RESET && !host->answer_holds && host->state != HOST_FAILED) {
+		host->answer_holds = true;
+		life_hold(pci_function_life(host->pci));
+		loop_timer_arm(host->owner, &host->patience, loop_clock() + PATIENCE_NS, patience_ended);
 	}
 	if (host->state == HOST_READY || handover)
 		host->state = HOST_RESETTING;

@@ -90,6 +90,8 @@ struct host_function {
 	bool posted; /* message */
 	bool wants_reset, wants_look;
 	bool reset_holds; /* the life, until that reset has ended (a handover) */
+	bool answer_holds; /* the life, until that reset has ended or patience is at its end */
+	struct loop_timer patience;
 	struct loop_message message;
 	struct host_job job;
 	uint16_t held_command;

@@ -14,7 +14,6 @@
 
 #include "base/log.h"
 #include "base/num.h"
-#include "road/zpci/bytes.h"
 
 #define MEMORY (UINT64_C(1) << 20)
 #define RECORD 18u

@@ -29,6 +29,11 @@ class Lab:
         self.servers.append(server.server(self.folder, name, image, options, **environment))
         return self.servers[-1]
 
+    def device(self, name, kind, options=""):
+        """Something else than a disk."""
+        self.servers.append(server.PintleServer(self.folder, name, None, options, kind).start())
+        return self.servers[-1]
+
     def guest(self, suite, servers, kind=Guest, **options):
         options.setdefault("name", f"guest{len(self.guests)}")
         self.guests.append(kind(self.folder, servers, suite, **options))

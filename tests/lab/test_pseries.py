@@ -171,17 +171,18 @@ def test_firmware_switches_bus_master(lab):
     """SLOF switches bus master off and on around each use of the disk, with the driver's rings in place, while they are polled."""
     boot = boot_disk(lab, POLLED)
     guest = lab.guest(SUITE, [boot, lab.data_disk(16)], PseriesGuest)
-    booted_from_disk(guest, 1)
-    # Every change that QEMU has passed on is one of the gate, in the same order.
-    changes = guest.master_changes(boot)
-    assert gate_master_changes(boot) == changes
-    # The firmware's driver and the kernel's.
-    firmware, kernel = lives(boot)
-    assert firmware.count("gate: no-bus-master") >= 2
-    # Nothing but bus master closed it, and the status stayed as the driver had set it, until that driver itself gave up its device.
-    end = firmware.index("status 0x8f")
-    assert set(firmware[:end]) == {"gate: open", "gate: no-bus-master"}
-    assert kernel == ["gate: open"]
+    with cells.cell("bus-master", "pseries SLOF itself"):
+        booted_from_disk(guest, 1)
+        # Every change that QEMU has passed on is one of the gate, in the same order.
+        changes = guest.master_changes(boot)
+        assert gate_master_changes(boot) == changes
+        # The firmware's driver and the kernel's.
+        firmware, kernel = lives(boot)
+        assert firmware.count("gate: no-bus-master") >= 2
+        # Nothing but bus master closed it, and the status stayed as the driver had set it, until that driver itself gave up its device.
+        end = firmware.index("status 0x8f")
+        assert set(firmware[:end]) == {"gate: open", "gate: no-bus-master"}
+        assert kernel == ["gate: open"]
     lab.finish()
 
 
@@ -206,8 +207,9 @@ def test_firmware_without_bus_master_lenient(lab):
     """It counts as set: such firmware boots, and the kernel, which sets it, is held to it."""
     boot = boot_disk(lab, ",bus-master=lenient")
     firmware = slof.firmware_without_master(lab.folder / "slof.bin")
-    guest = lab.guest(SUITE, [boot, lab.data_disk(16, options=",bus-master=lenient")], PseriesGuest, extra=["-bios", str(firmware)])
-    booted_from_disk(guest, 1)
+    with cells.cell("firmware-boot", "pseries SLOF that never sets bus master, lenient"):
+        guest = lab.guest(SUITE, [boot, lab.data_disk(16, options=",bus-master=lenient")], PseriesGuest, extra=["-bios", str(firmware)])
+        booted_from_disk(guest, 1)
     # Set once, by the kernel, after all that the firmware did.
     assert guest.master_changes(boot) == [True]
     events.happen(guest, "bus-master", "vda")

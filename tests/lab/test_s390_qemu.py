@@ -19,7 +19,7 @@ def disks(lab, suite):
 
 # Half of them in each kernel: PCI is slow here, as it is emulated instruction by instruction.
 EVENTS = {"bookworm": ("bus-master", "bist", "rebind", "flr", "unbind-under-io"),
-          "trixie": ("bus-master", "d3hot", "stop-cont", "remove-rescan", "bus-reset")}
+          "trixie": ("bus-master", "d3hot", "stop-cont", "remove-rescan", "slot-reset")}
 
 
 @both
@@ -30,6 +30,8 @@ def test_in_place(lab, suite):
         guest.run("iocheck run /dev/vdb 8 2 16 1")
     for name in EVENTS[suite]:
         events.happen(guest, name, "vdb")
+    if suite == "trixie":
+        cells.record("bus-reset", guest.describe(), "client", reason="there is no bridge to reset, and of a slot reset QEMU's zPCI tells the function nothing")
     lab.finish()
 
 

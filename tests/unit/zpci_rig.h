@@ -17,7 +17,6 @@
 #include <cmocka.h>
 
 #include "base/num.h"
-#include "road/zpci/bytes.h"
 
 #define RIG_MEMORY (UINT64_C(16) << 20)
 #define RIG_FID 0x21u

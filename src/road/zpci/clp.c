@@ -6,7 +6,7 @@
 
 #include <linux/pci_regs.h>
 
-#include "road/zpci/bytes.h"
+#include "base/num.h"
 #include "road/zpci/zpci.h"
 
 #define LPS_BASE 1

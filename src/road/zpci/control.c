@@ -4,7 +4,7 @@
  */
 #include <errno.h>
 
-#include "road/zpci/bytes.h"
+#include "base/num.h"
 #include "road/zpci/zpci.h"
 
 /* The FIB, format 0. */

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "road/zpci/bytes.h"
+#include "base/num.h"
 #include "road/zpci/zpci.h"
 
 /* A guest that never asks does not cost more memory than this. */

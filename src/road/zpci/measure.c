@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <time.h>
 
-#include "road/zpci/bytes.h"
+#include "base/num.h"
 #include "road/zpci/zpci.h"
 
 #define FMB_SAMPLES 4

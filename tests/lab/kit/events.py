@@ -230,6 +230,8 @@ EVENTS = {
     "remove-rescan": Event("function removed and found again by the guest", remove_rescan, "apart"),
     "flr": Event("FLR by sysfs", reset_by("flr"), "apart", told=("flr", 1)),
     "bus-reset": Event("secondary bus reset by sysfs", reset_by("bus"), "apart", told=("device-reset", 1)),
+    # What a mainframe's kernel calls by the same name: the function is disabled and enabled.
+    "slot-reset": Event("zPCI function disabled and enabled by sysfs", reset_by("bus"), "apart"),
     "unbind-under-io": Event("driver unbound under I/O", unbind_under_io, "apart"),
     "module-reload": Event("driver's module removed and loaded", module_reload, "apart"),
     "transport-reload": Event("the transport's module too", transport_reload, "apart"),

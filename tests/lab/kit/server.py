@@ -24,8 +24,8 @@ def build_folder():
 
 
 class PintleServer:
-    """One pintle process that serves one disk; what it prints goes to a file beside the socket."""
-    def __init__(self, folder, name, image, options=""):
+    """One pintle process that serves one device, a disk if it is not said; what it prints goes to a file beside the socket."""
+    def __init__(self, folder, name, image, options="", kind="blk"):
         # A socket's path may have 107 bytes at most, and folder may be anywhere.
         self.socket_folder = tempfile.TemporaryDirectory(prefix="pintle-")
         self.socket = pathlib.Path(self.socket_folder.name) / f"{name}.sock"
@@ -35,7 +35,7 @@ class PintleServer:
         if not program.exists():
             raise host.LabError(f"{program} is not there: build it first (make)")
         self.control = self.socket.with_suffix(".control")
-        self.command = [program, "serve", "--device", f"blk,path={image},id={name}{options}",
+        self.command = [program, "serve", "--device", f"{kind},id={name}{f',path={image}' if image else ''}{options}",
                         "--road", f"vfio-user,path={self.socket}", "--control", f"path={self.control}"]
         self.process = None
         # More properties of QEMU's device, and of the server's environment.
@@ -69,6 +69,10 @@ class PintleServer:
 
     def show(self):
         return json.loads(host.run(build_folder() / "pintle", "ctl", "--json", "--socket", self.control, "show", self.name))
+
+    def balloon(self, method, *words):
+        """Its answer."""
+        return json.loads(host.run(build_folder() / "pintle", "ctl", "--json", "--socket", self.control, "balloon", method, self.name, *words))
 
     def inject(self, fault, *words):
         return host.run(build_folder() / "pintle", "inject", "--socket", self.control, self.name, fault, *words)
