@@ -353,22 +353,17 @@ void traffic_fence(struct function *f)
 	traffic_settle(f, true, "after the fence");
 }
 
-static void one(struct function *f, uint32_t type, uint32_t block, uint32_t blocks, const char *when)
-{
-	submit(f, 0, 0, type, block, blocks);
-	must(drive_blk_kick(f->blk, 0));
-	traffic_drain(f, when);
-}
-
 void traffic_verify(struct function *f, const char *when)
 {
-	check(!f->active, "%s: the load has not ended", when);
 	/* A disk of memory begins with zeroes. */
 	bool blank = f->variant->memory && !f->generation;
-	for (uint32_t i = 0; i < MATRIX_BLOCKS; i++) {
-		if (blank)
-			one(f, VIRTIO_BLK_T_OUT, i, 1, when);
-		else if (i % MATRIX_RUN == 0)
-			one(f, VIRTIO_BLK_T_IN, i, min_of(MATRIX_RUN, MATRIX_BLOCKS - i), when);
+	uint32_t step = blank ? 1 : MATRIX_RUN;
+
+	check(!f->active, "%s: the load has not ended", when);
+	for (uint32_t i = 0; i < MATRIX_BLOCKS;) {
+		for (unsigned slot = 0; slot < f->blk->o.depth && i < MATRIX_BLOCKS; slot++, i += step)
+			submit(f, 0, slot, blank ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN, i, min_of(step, MATRIX_BLOCKS - i));
+		must(drive_blk_kick(f->blk, 0));
+		traffic_drain(f, when);
 	}
 }
