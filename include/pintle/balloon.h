@@ -61,7 +61,7 @@ int pintle_balloon_hint(struct pintle_function *balloon, bool start);
 int pintle_balloon_stats(struct pintle_function *balloon, void (*done)(void *context, const struct pintle_balloon_status *status, bool fresh),
 			 void *context);
 /* How it stands. Any thread; each figure by itself. */
-void pintle_balloon_status(struct pintle_function *balloon, struct pintle_balloon_status *status);
+void pintle_balloon_look(struct pintle_function *balloon, struct pintle_balloon_status *status);
 
 #ifdef __cplusplus
 }

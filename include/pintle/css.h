@@ -96,7 +96,7 @@ void pintle_balloon_target_ccw(struct pintle_channel_device *balloon, uint64_t b
 int pintle_balloon_hint_ccw(struct pintle_channel_device *balloon, bool start);
 int pintle_balloon_stats_ccw(struct pintle_channel_device *balloon,
 			     void (*done)(void *context, const struct pintle_balloon_status *status, bool fresh), void *context);
-void pintle_balloon_status_ccw(struct pintle_channel_device *balloon, struct pintle_balloon_status *status);
+void pintle_balloon_look_ccw(struct pintle_channel_device *balloon, struct pintle_balloon_status *status);
 /* The device is in no channel subsystem. NULL is accepted. */
 void pintle_channel_device_destroy(struct pintle_channel_device *device);
 

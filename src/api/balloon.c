@@ -138,12 +138,12 @@ PINTLE_EXPORT int pintle_balloon_stats_ccw(struct pintle_channel_device *balloon
 	return stats(balloon->virtio, done, context);
 }
 
-PINTLE_EXPORT void pintle_balloon_status(struct pintle_function *balloon, struct pintle_balloon_status *status)
+PINTLE_EXPORT void pintle_balloon_look(struct pintle_function *balloon, struct pintle_balloon_status *status)
 {
 	status_of(balloon->virtio, status);
 }
 
-PINTLE_EXPORT void pintle_balloon_status_ccw(struct pintle_channel_device *balloon, struct pintle_balloon_status *status)
+PINTLE_EXPORT void pintle_balloon_look_ccw(struct pintle_channel_device *balloon, struct pintle_balloon_status *status)
 {
 	status_of(balloon->virtio, status);
 }

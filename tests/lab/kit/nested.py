@@ -30,13 +30,15 @@ inner_start() {
 	inner_ready
 }
 inner() {
-	token=$((${token:-0} + 1))
-	echo "$token $*" >&3
+	inner_token=$((${inner_token:-0} + 1))
+	echo "$inner_token $*" >&3
 	while read -r line <&4; do
 		case "$line" in
-		"<<$token "*)
-			status=${line#<<$token }
-			return ${status%%>>*}
+		*"<<$inner_token "*)
+			# What does not end with a newline stands before it.
+			echo "${line%%<<$inner_token *}"
+			inner_status=${line##*<<$inner_token }
+			return ${inner_status%%>>*}
 			;;
 		esac
 		echo "$line"
