@@ -220,7 +220,7 @@ def test_channel_io(lab, suite):
         name = ccw_disk(guest, CCW_LATE)
         works(guest, name)
         guest.calm(job)
-    with cell(guest, "css", "asked-unplug"):
+    with cell(guest, "css", "unplug-asked"):
         # It may take as long as the guest likes: nothing happens to the I/O until the guest lets the device go.
         job = busy(guest, f"/dev/{name}")
         guest.control("remove late")
@@ -230,7 +230,7 @@ def test_channel_io(lab, suite):
         guest.run(f"echo 0 > /sys/bus/ccw/devices/{CCW_LATE}/online")
         guest.wait_told("removed late")
         until(guest, f"[ ! -e /sys/bus/ccw/devices/{CCW_LATE} ]")
-    with cell(guest, "css", "forced-unplug"):
+    with cell(guest, "css", "unplug-forced"):
         for _ in range(5):
             guest.control(f"add ccw late 3 {late}")
             works(guest, ccw_disk(guest, CCW_LATE))
@@ -337,7 +337,7 @@ def test_zpci(lab, suite):
                 guest.calm(root_job)
             data = pci_disk(guest, PCI_DATA)
             works(guest, data)
-    with cell(guest, "zpci", "asked-unplug"):
+    with cell(guest, "zpci", "unplug-asked"):
         guest.control(f"add pci late {PCI_LATE:x} {late}")
         name = pci_disk(guest, PCI_LATE)
         works(guest, name)
@@ -347,7 +347,7 @@ def test_zpci(lab, suite):
             guest.wait_told("removed late")
             stop_job(guest, job)
         until(guest, f"[ ! -e {pci_folder(PCI_LATE)} ]")
-    with cell(guest, "zpci", "forced-unplug"):
+    with cell(guest, "zpci", "unplug-forced"):
         for _ in range(5):
             guest.control(f"add pci late {PCI_LATE:x} {late}")
             works(guest, pci_disk(guest, PCI_LATE))
@@ -439,7 +439,7 @@ def test_store_blocks(lab, suite):
             flood_ended(guest)
             power(guest, SCRATCH, True)
             until(guest, has_driver)
-    for event, command in (("forced-unplug", "force"), ("asked-unplug", "remove")):
+    for event, command in (("unplug-forced", "force"), ("unplug-asked", "remove")):
         with cell(guest, "zpci", event, "scratch"):
             in_flight = 0
             for cycle in range(cycles):
