@@ -16,8 +16,7 @@ static bool is_stuck(const struct function *f)
 	return f->variant->delay_ms >= 1000;
 }
 
-/* Where an event has no sense it says so: it does not count for the matrix. */
-static bool applies(struct function *f, bool here)
+bool applies(struct function *f, bool here)
 {
 	f->idle = !here;
 	return here;
@@ -25,8 +24,7 @@ static bool applies(struct function *f, bool here)
 
 /* ---- the gate ---- */
 
-/* How what follows a closing is spent: watching memory, or with a driver that goes on filling its rings. */
-static void spend_closed(struct function *f, unsigned ms, unsigned how)
+void spend_closed(struct function *f, unsigned ms, unsigned how)
 {
 	if (how)
 		watch_hold(f, ms);
@@ -229,11 +227,31 @@ static void queue_reset(struct function *f, const unsigned *args)
 	/* What was published before and not kicked for is gone with the ring. */
 }
 
+static void depart(struct function *f, enum departure way, const unsigned *args)
+{
+	function_depart(f, way, args[0]);
+	if (args[1] && !is_stuck(f) && function_able(f))
+		traffic_fence(f);
+}
+
 static void cut(struct function *f, const unsigned *args)
 {
-	function_cut(f, args[0]);
-	if (args[1] && !is_stuck(f))
-		traffic_fence(f);
+	depart(f, DEPARTURE_CUT, args);
+}
+
+static void unplug_asked(struct function *f, const unsigned *args)
+{
+	depart(f, DEPARTURE_ASKED, args);
+}
+
+static void unplug_forced(struct function *f, const unsigned *args)
+{
+	depart(f, DEPARTURE_FORCED, args);
+}
+
+static void removal(struct function *f, const unsigned *args)
+{
+	depart(f, DEPARTURE_REMOVED, args);
 }
 
 static void second_client(struct function *f, const unsigned *args)
@@ -244,6 +262,29 @@ static void second_client(struct function *f, const unsigned *args)
 	(void)args;
 	int rc = drive_client_open(&second, &(struct drive_client_options){ .path = f->rig->devices[f->index].socket }, &e);
 	check(rc == -ECONNRESET || rc == -EPIPE, "a second client was not refused: %s (%d)", e.text, rc);
+}
+
+/* ---- resets behind the driver's back, until it finds out and begins again ---- */
+
+static void behind(struct function *f, const char *kind, const unsigned *args)
+{
+	control_call(f, "reset", "\"kind\":\"%s\"", kind);
+	next_life(f, args, false);
+}
+
+static void flr_behind(struct function *f, const unsigned *args)
+{
+	behind(f, "flr", args);
+}
+
+static void device_reset_behind(struct function *f, const unsigned *args)
+{
+	behind(f, "device", args);
+}
+
+static void bus_reset_behind(struct function *f, const unsigned *args)
+{
+	behind(f, "bus", args);
 }
 
 /* ---- memory ---- */
@@ -391,6 +432,7 @@ static void recover(struct function *f, const unsigned *args)
 
 /* ---- the table ---- */
 
+#define DEPARTURE_ARGS { { "watch", 0, 1 }, { "fence", 0, 1 } }
 #define SEGMENTS { "segments", 1, MATRIX_ALL }
 #define RESET_ARGS { { "way", RESTART_KEEP, RESTART_FIRMWARE }, { "hold", 0, 12 }, { "fence", 0, 1 } }
 #define CLOSED_ARGS { "hold", 0, 12 }, { "watch", 0, 1 }
@@ -414,7 +456,7 @@ const struct event events[] = {
 	{ "device-reset", "device-reset", 5, device_reset, RESET_ARGS, "the client's DEVICE_RESET" },
 	{ "virtio-reset", "virtio-reset", 5, virtio_reset, RESET_ARGS, "status 0" },
 	{ "queue-reset", "queue-reset", 8, queue_reset, { { "queue", 0, MATRIX_QUEUES - 1 }, { "settle", 0, 1 } }, "RING_RESET" },
-	{ "cut", "connection-lost", 4, cut, { { "watch", 0, 1 }, { "fence", 0, 1 } }, "the client goes without a word, the next one comes" },
+	{ "cut", "connection-lost", 4, cut, DEPARTURE_ARGS, "the client goes without a word, the next one comes" },
 	{ "second-client", "second-client", 1, second_client, { { 0 } }, "it is refused" },
 	{ "unmap", "unmap", 10, unmap, { SEGMENTS, CLOSED_ARGS }, "ranges that are in use" },
 	{ "map", "unmap", 10, map, { SEGMENTS }, "and back" },
@@ -427,6 +469,20 @@ const struct event events[] = {
 	{ "kick-spurious", "kicks", 3, kick_spurious, { { "count", 1, 20 } }, "nothing is there" },
 	{ "kick-lost", "kicks", 3, kick_lost, { { 0 } }, "something is there" },
 	{ "look-around", "accesses", 3, look_around, { { 0 } }, "registers and tables are read" },
+	{ "inject-master-off", "injected-bus-master", 5, fault_master_off, { CLOSED_ARGS }, "the bit is cleared behind the driver's back" },
+	{ "inject-master-on", "injected-bus-master", 8, fault_master_on, { { 0 } }, "and given back" },
+	{ "stop", "injected-stop", 4, fault_stop, { CLOSED_ARGS }, "as for a migration" },
+	{ "continue", "injected-stop", 8, fault_continue, { { 0 } }, "and on" },
+	{ "spurious-interrupt", "injected-spurious-interrupt", 4, fault_spurious_interrupt, { { "vector", 0, MATRIX_QUEUES } }, "nothing is there" },
+	{ "lose-interrupt", "injected-lost-interrupt", 4, fault_lose_interrupt, { { "vector", 0, MATRIX_QUEUES }, { "count", 1, 5 }, { "ms", 0, 5 } }, "a watchdog looks" },
+	{ "withdraw", "injected-mapping-withdrawn", 4, fault_withdraw, { { "pick", 0, 9999 }, { "pages", 0, 64 }, { "ms", 0, 5 } }, "and given back" },
+	{ "backend-error", "backend-eio", 3, fault_backend_error, { { "count", 1, 8 }, { "ms", 0, 5 } }, "EIO" },
+	{ "ctl-flr", "flr-under-io", 2, flr_behind, RESET_ARGS, "by the control socket" },
+	{ "ctl-device-reset", "device-reset-under-io", 2, device_reset_behind, RESET_ARGS, "by the control socket" },
+	{ "ctl-bus-reset", "bus-reset-under-io", 2, bus_reset_behind, RESET_ARGS, "by the control socket" },
+	{ "unplug-asked", "unplug-asked", 2, unplug_asked, DEPARTURE_ARGS, "the client goes, plug, the next one comes" },
+	{ "unplug-forced", "unplug-forced-plugged", 2, unplug_forced, DEPARTURE_ARGS, "the connection is ended, plug, the next client comes" },
+	{ "removal", "surprise-removal-plugged", 2, removal, DEPARTURE_ARGS, "all-ones, then the client goes, plug, the next one comes" },
 	{ "pause", NULL, 2, pause_driver, { { "ms", 1, 10 } }, "the driver does nothing" },
 	{ "check", NULL, 14, check_now, { { 0 } }, "everything outstanding has to end, by interrupt where the driver sleeps" },
 	{ "recover", NULL, 5, recover, { { 0 } }, "everything on again, then a check" },

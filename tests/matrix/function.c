@@ -17,7 +17,7 @@ struct function functions[MATRIX_FUNCTIONS];
 bool function_gate_open(const struct function *f)
 {
 	bool master = f->master || (f->variant->lenient && !f->master_ever);
-	return master && f->d0;
+	return master && f->d0 && !f->stopped;
 }
 
 bool function_registers(const struct function *f)
@@ -56,6 +56,10 @@ void function_recover(struct function *f)
 	if (!f->master)
 		must(drive_pci_bus_master(f->blk->pci, true, &err));
 	f->master = f->master_ever = true;
+	if (f->stopped) {
+		f->stopped = false;
+		control_call(f, "inject", "\"fault\":\"continue\"");
+	}
 	if (f->kick_owed)
 		function_kick_all(f);
 }
@@ -334,18 +338,43 @@ void function_attach(struct function *f, bool first)
 		traffic_verify(f, "the first writes");
 }
 
-/* The client is gone without a word. When the next is accepted nothing of it is in use any more (law 4). */
-void function_cut(struct function *f, bool watch)
+/* True: from now on nothing of the client's is in use. */
+static bool take_away(struct function *f, enum departure way)
+{
+	uint8_t status = 0;
+
+	if (way == DEPARTURE_ASKED)
+		control_call(f, "unplug", "%s", "");
+	if (way == DEPARTURE_FORCED)
+		control_call(f, "unplug", "\"force\":true");
+	if (way == DEPARTURE_REMOVED) {
+		control_call(f, "inject", "\"fault\":\"remove\"");
+		drive_virtio_status(&f->blk->virtio, &status, NULL);
+		check(status == 0xff, "a BAR of what was removed reads as %#x", status);
+	}
+	return way == DEPARTURE_FORCED || way == DEPARTURE_REMOVED;
+}
+
+/* The client goes: without a word, asked, or because its device is taken from it. When the next is accepted nothing of it is in use any more (law 4). */
+void function_depart(struct function *f, enum departure way, bool watch)
 {
 	struct drive_client *old_client = f->client;
 	struct drive_blk *old = f->blk;
 
 	watch_end(f);
+	bool over = take_away(f, way);
+	if (watch && over)
+		memset(old->memory->host, 0x5a, old->memory->size);
 	shutdown(drive_client_fd(old_client), SHUT_RDWR);
 	traffic_forget_all(f);
+	if (way != DEPARTURE_CUT) {
+		f->client = NULL;
+		control_plug(f);
+	}
 	function_attach(f, false);
 	if (watch) {
-		memset(old->memory->host, 0x5a, old->memory->size);
+		if (!over)
+			memset(old->memory->host, 0x5a, old->memory->size);
 		sleep_ms(2 + f->variant->delay_ms % 100);
 		for (uint64_t i = 0; i < old->memory->size; i++)
 			check(old->memory->host[i] == 0x5a, "memory of a client that has gone was changed at %#llx", (unsigned long long)i);

@@ -87,6 +87,7 @@ struct function {
 	uint64_t features;
 	/* What the driver and the client have done to it. */
 	bool master, d0, decode, master_ever; /* master_ever: lenient ends */
+	bool stopped; /* by the control socket */
 	bool function_masked;
 	uint32_t vectors_masked;
 	enum drive_irq_mode mode;
@@ -104,6 +105,7 @@ struct function {
 	bool kick_owed; /* something was published with a kick that could get lost */
 	uint64_t completed, forgotten, interrupts, refused_dma;
 	unsigned active;
+	unsigned failing; /* requests that may end with an error of the back end */
 	const char *last; /* the event */
 	bool idle; /* it had no sense just then, and did nothing */
 };
@@ -123,7 +125,8 @@ void traffic_awake(struct function *f); /* the driver looks at every ring before
 
 /* function.c */
 void function_attach(struct function *f, bool first);
-void function_cut(struct function *f, bool watch);
+enum departure { DEPARTURE_CUT, DEPARTURE_ASKED, DEPARTURE_FORCED, DEPARTURE_REMOVED };
+void function_depart(struct function *f, enum departure way, bool watch); /* and the next client comes */
 void function_detach(struct function *f);
 bool function_gate_open(const struct function *f);
 bool function_registers(const struct function *f);
@@ -144,6 +147,11 @@ void watch_look(const struct function *f);
 void watch_end(struct function *f);
 void watch_hold(struct function *f, unsigned ms); /* begin, wait, look; goes on watching */
 
+/* control.c */
+/* A call for the function's device, with further parameters as JSON members; it has to succeed. */
+void control_call(const struct function *f, const char *method, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void control_plug(const struct function *f); /* as soon as it is gone */
+
 /* events.c */
 struct event {
 	const char *name; /* as in scripts */
@@ -157,8 +165,16 @@ struct event {
 	const char *text;
 };
 extern const struct event events[];
+/* Where an event has no sense it says so: it does not count for the matrix. */
+bool applies(struct function *f, bool here);
+/* How what follows a closing is spent: watching memory, or with a driver that goes on filling its rings. */
+void spend_closed(struct function *f, unsigned ms, unsigned how);
 const struct event *event_find(const char *name);
 extern struct function functions[MATRIX_FUNCTIONS];
+
+/* faults.c */
+typedef void event_run(struct function *f, const unsigned *args);
+event_run fault_master_off, fault_master_on, fault_stop, fault_continue, fault_spurious_interrupt, fault_lose_interrupt, fault_withdraw, fault_backend_error;
 
 /* run.c: in this process; a failure ends it. */
 void run_sequence(const struct sequence *sequence);

@@ -152,6 +152,23 @@ void traffic_publish(struct function *f, bool kick)
 
 /* ---- taking ---- */
 
+/* The back end has failed, as it was told to: what a write of it has left is the old or the new. */
+static bool is_failure(struct function *f, struct request *r, const struct drive_blk_done *done)
+{
+	if (done->status != VIRTIO_BLK_S_IOERR || !f->failing || r->type == VIRTIO_BLK_T_GET_ID)
+		return false;
+	f->failing--;
+	for (uint32_t i = 0; i < r->blocks; i++) {
+		struct block *b = &f->blocks[r->block + i];
+		b->busy = false;
+		if (r->type == VIRTIO_BLK_T_OUT)
+			b->possible[b->count++] = r->generation;
+	}
+	r->active = false;
+	f->active--;
+	return true;
+}
+
 static void complete(struct function *f, unsigned queue, const struct drive_blk_done *done)
 {
 	struct request *r = &f->requests[queue][done->slot];
@@ -159,6 +176,8 @@ static void complete(struct function *f, unsigned queue, const struct drive_blk_
 	bool is_read = r->type == VIRTIO_BLK_T_IN;
 
 	check(r->active, "%s: queue %u: request %u was completed twice", f->last, queue, done->slot);
+	if (is_failure(f, r, done))
+		return;
 	check(done->status == VIRTIO_BLK_S_OK, "%s: queue %u: request %u has status %u", f->last, queue, done->slot, done->status);
 	check(f->blk->queues[queue].ring.o.in_order || !is_read || done->length == r->blocks * MATRIX_BLOCK + 1,
 	      "%s: queue %u: a read says it wrote %u bytes instead of %u", f->last, queue, done->length, r->blocks * MATRIX_BLOCK + 1);
@@ -290,6 +309,8 @@ void traffic_drain(struct function *f, const char *when)
 			check(now_ms() < end, "%s: %u requests of queue %u were lost", when, active_on(f, q), q);
 		}
 	}
+	/* Whoever calls has seen to it that no more of them fail. */
+	f->failing = 0;
 }
 
 /* ---- resets ---- */
