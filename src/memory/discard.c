@@ -71,12 +71,13 @@ int dma_view_discard(struct dma_view *view, uint64_t iova, uint64_t size, uint64
 		/* An embedder can give back what only it can reach. */
 		if (!at && !view->space->discard)
 			return -EREMOTE;
-		piece = min_of(min_of(end - iova, piece), DISCARD_STEP);
-		if (!drop(view->space, iova, at, piece)) {
+		/* Whole pages: the kernel rounds up, and what lies behind an embedder's mapping in the same page is not the guest's. */
+		piece = min_of(min_of(end - iova, piece), DISCARD_STEP) / page * page;
+		if (piece && !drop(view->space, iova, at, piece)) {
 			*dropped += piece;
 			dma_mark_dirty(view, iova, piece);
 		}
-		iova += piece;
+		iova += max_of(piece, page);
 	}
 	return 0;
 }

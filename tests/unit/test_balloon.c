@@ -185,6 +185,30 @@ static void test_no_such_frames(void **state)
 	rig_end(&rig);
 }
 
+/* A mapping that ends in the middle of a page: what else is in that page is the embedder's own. */
+static void test_half_a_page(void **state)
+{
+	struct dev_rig rig;
+	struct pintle_error err = { 0 };
+	struct dma_commit commit;
+	const uint64_t at = UINT64_C(1) << 32, addresses[] = { at, at + PAGE };
+	uint8_t *memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	(void)state;
+
+	begin(&rig);
+	memset(memory, 0x5a, 2 * PAGE);
+	assert_int_equal(dma_space_map(rig.space, at, PAGE + PAGE / 2, DMA_READ | DMA_WRITE, -1, 0, memory, &err), 0);
+	assert_true(dma_space_commit(rig.space, &commit, NULL));
+	put_frames(&rig, addresses, 2);
+	assert_int_equal(send(&rig, INFLATE, REQUEST, 8, false), 0);
+	assert_int_equal(memory[0] | memory[PAGE - 1], 0);
+	assert_int_equal(memory[PAGE + PAGE / 2], 0x5a);
+	assert_int_equal(memory[2 * PAGE - 1], 0x5a);
+	assert_int_equal(status_of(&rig).given_back, PAGE);
+	rig_end(&rig);
+	munmap(memory, 2 * PAGE);
+}
+
 struct discarded {
 	uint64_t address, size;
 };
@@ -482,7 +506,7 @@ static void test_mistakes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_inflate),	   cmocka_unit_test(test_holes),       cmocka_unit_test(test_no_such_frames),
+		cmocka_unit_test(test_inflate),	   cmocka_unit_test(test_holes),       cmocka_unit_test(test_no_such_frames), cmocka_unit_test(test_half_a_page),
 		cmocka_unit_test(test_embedder_discards), cmocka_unit_test(test_target), cmocka_unit_test(test_stats),
 		cmocka_unit_test(test_stats_early), cmocka_unit_test(test_hints),      cmocka_unit_test(test_poison),
 		cmocka_unit_test(test_queue_numbers), cmocka_unit_test(test_mistakes),
