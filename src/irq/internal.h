@@ -117,6 +117,9 @@ struct irq_line *irq_line_of(struct irq_set *set, enum irq_kind kind);
 /* A raised vector whose deliver is IRQ_LOST; any thread. */
 void irq_lose_one(struct irq_set *set, struct irq_messages *messages, uint32_t vector);
 
+/* What the client has not read of a vector's eventfd becomes pending again. No I/O thread can be adding to it. */
+void irq_unread_to_pending(struct irq_messages *messages, uint32_t vector);
+
 /* irq_bind.c */
 void irq_bind_destroy(struct irq_set *set);
 

@@ -422,6 +422,16 @@ void irq_drop_pending(struct irq_set *set)
 		irq_unbind_all(set);
 }
 
+void irq_unread_to_pending(struct irq_messages *messages, uint32_t vector)
+{
+	struct irq_vector *v = &messages->vectors[vector];
+
+	if (v->fd < 0 || !event_fd_take(v->fd))
+		return;
+	atomic_fetch_sub_explicit(&v->delivered, 1, memory_order_relaxed);
+	set_bit(messages->pending, vector);
+}
+
 /*
  * A message that was sent and not delivered is not allowed to be forgotten: a client may look at an eventfd only after it has seen the access that ends delivery, and then drop what is
  * in it. (QEMU does: its main loop reads the eventfd after the vCPU has cleared bus master, and a message of a function without bus master goes nowhere; docs/roads/vfio-user.md.) So
@@ -433,13 +443,9 @@ static void take_back(struct life_wait *wait)
 	struct irq_messages *messages = irq_messages_of(set, (enum irq_kind)atomic_load(&set->mode));
 
 	set->take_back_waits = false;
-	for (uint32_t i = 0; messages && i < messages->count; i++) {
-		struct irq_vector *v = &messages->vectors[i];
-		if (v->fd < 0 || atomic_load(&v->deliver) != IRQ_NOWHERE || !event_fd_take(v->fd))
-			continue;
-		atomic_fetch_sub_explicit(&v->delivered, 1, memory_order_relaxed);
-		set_bit(messages->pending, i);
-	}
+	for (uint32_t i = 0; messages && i < messages->count; i++)
+		if (atomic_load(&messages->vectors[i].deliver) == IRQ_NOWHERE)
+			irq_unread_to_pending(messages, i);
 }
 
 static void take_back_later(struct irq_set *set)

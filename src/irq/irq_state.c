@@ -3,7 +3,6 @@
  * What of the interrupts travels with saved state (law 7): what the guest wants and what it is owed. Triggers, masks by SET_IRQS and whether the client uses the table
  * belong to the connection, and end with it.
  */
-#include "irq/event.h"
 #include "irq/internal.h"
 
 void irq_take_back(struct irq_set *set)
@@ -11,13 +10,8 @@ void irq_take_back(struct irq_set *set)
 	struct irq_messages *messages = irq_messages_of(set, (enum irq_kind)atomic_load(&set->mode));
 
 	loop_assert_owner(set->owner);
-	for (uint32_t i = 0; messages && i < messages->count; i++) {
-		struct irq_vector *v = &messages->vectors[i];
-		if (v->fd < 0 || !event_fd_take(v->fd))
-			continue;
-		atomic_fetch_sub_explicit(&v->delivered, 1, memory_order_relaxed);
-		atomic_fetch_or(&messages->pending[i / 64], UINT64_C(1) << (i % 64));
-	}
+	for (uint32_t i = 0; messages && i < messages->count; i++)
+		irq_unread_to_pending(messages, i);
 }
 
 bool irq_save_table(const struct irq_set *set, uint8_t *table)

@@ -8,6 +8,7 @@
 #ifndef VIRTIO_DEVICE_H
 #define VIRTIO_DEVICE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -201,6 +202,14 @@ int virtio_device_restore(struct virtio_device *device, const struct state_reade
 void virtio_device_look(struct virtio_device *device);
 
 /* ---- what a class asks ---- */
+
+/* Errors of guest memory as a class's calls return them: 0 and positive ones unchanged. */
+static inline int virtio_memory_error(int r)
+{
+	if (r == -ENOTCONN)
+		return -EINTR; /* the gate is about to close */
+	return r == -EIO ? -EFAULT : r; /* -EIO: the client does not give the memory, as good as a miss */
+}
 
 /* Any thread. The configuration changed: bumps the generation and, later, from the owner's loop, tells the driver; coalesces. */
 void virtio_device_config_changed(struct virtio_device *device);

@@ -20,18 +20,10 @@
 /* Errors of guest memory as class calls return them. */
 static int memory_error(struct virtio_queue *queue, int r)
 {
-	switch (r) {
-	case -ENOTCONN:
-		return -EINTR; /* the gate is about to close */
-	case -EIO:
-		return -EFAULT; /* the client does not give the memory: as good as a miss */
-	case -EACCES:
-	case -EINVAL:
-		virtio_queue_set_reason(queue, "a balloon request lies in memory that may not be used for it");
-		return -EPROTO;
-	default:
-		return r;
-	}
+	if (r != -EACCES && r != -EINVAL)
+		return virtio_memory_error(r);
+	virtio_queue_set_reason(queue, "a balloon request lies in memory that may not be used for it");
+	return -EPROTO;
 }
 
 static struct dma_view *view_of(struct virtio_queue *queue)

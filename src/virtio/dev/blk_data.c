@@ -14,18 +14,6 @@
 #define IOV_MOST 512u
 #define IMMEDIATE_COPY 65536u
 
-int blk_memory_error(int r)
-{
-	switch (r) {
-	case -ENOTCONN:
-		return -EINTR; /* the gate is about to close */
-	case -EIO:
-		return -EFAULT; /* the client does not give the memory: as good as a miss */
-	default:
-		return r;
-	}
-}
-
 /* Of one thread, used within one call. */
 static _Thread_local struct iovec scratch[IOV_MOST];
 
@@ -129,7 +117,7 @@ int blk_immediate(struct blk_queue *bq, struct virtio_request *request, enum blo
 	} else {
 		r = count;
 	}
-	return blk_memory_error(r);
+	return virtio_memory_error(r);
 }
 
 /* ---- parts ---- */
@@ -366,7 +354,7 @@ int blk_window_fill(struct virtio_request *request)
 	}
 	if (r)
 		b->window = 0;
-	return blk_memory_error(r);
+	return virtio_memory_error(r);
 }
 
 void blk_window_submit(struct virtio_request *request)
@@ -399,7 +387,7 @@ int blk_window_deliver(struct virtio_request *request)
 		else
 			mark_dirty(b->bq, request->chain, part->position, part->io.length);
 	}
-	return blk_memory_error(r);
+	return virtio_memory_error(r);
 }
 
 void blk_window_mark(struct virtio_request *request)

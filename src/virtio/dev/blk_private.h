@@ -102,21 +102,19 @@ void blk_queue_free(struct blk_queue *bq); /* stopped, and no request is left */
 
 /* ---- blk_data.c ---- */
 
-/* Errors of guest memory as class calls return them: 0 and positive ones unchanged. */
-int blk_memory_error(int r);
 /*
- * READ and WRITE on a back end that answers at once, in guest memory itself. 0 with *result; or as blk_memory_error.
+ * READ and WRITE on a back end that answers at once, in guest memory itself. 0 with *result; or as virtio_memory_error.
  */
 int blk_immediate(struct blk_queue *bq, struct virtio_request *request, enum block_operation operation, uint64_t offset, uint64_t length,
 		  int *result);
 /* Runs one operation without data on such a back end. */
 int blk_immediate_plain(struct blk_queue *bq, enum block_operation operation, unsigned flags, uint64_t offset, uint64_t length);
 
-/* The next window of a transfer. 0: parts are ready to be submitted; -EAGAIN: no buffers; -ENOMEM; or as blk_memory_error: the window is empty,
+/* The next window of a transfer. 0: parts are ready to be submitted; -EAGAIN: no buffers; -ENOMEM; or as virtio_memory_error: the window is empty,
  * and this can be repeated. */
 int blk_window_fill(struct virtio_request *request);
 void blk_window_submit(struct virtio_request *request);
-/* What was read goes to the guest. As blk_memory_error; can be repeated. */
+/* What was read goes to the guest. As virtio_memory_error; can be repeated. */
 int blk_window_deliver(struct virtio_request *request);
 /* The window is over: counts it; keeps one part for the next one. */
 void blk_window_next(struct virtio_request *request);

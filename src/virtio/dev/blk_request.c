@@ -46,7 +46,7 @@ static int read_header(struct blk_queue *bq, const struct virtq_chain *chain, st
 static int answer_error(struct blk_queue *bq, int r)
 {
 	if (r != -EACCES && r != -EINVAL)
-		return blk_memory_error(r);
+		return virtio_memory_error(r);
 	virtio_queue_set_reason(bq->queue, "a request's header or status lies in memory that may not be used for it");
 	return -EPROTO;
 }
@@ -211,7 +211,7 @@ static int start_get_id(struct blk_queue *bq, struct virtio_request *request, co
 	if (r == -EACCES)
 		return answer(bq, request, VIRTIO_BLK_S_IOERR, 0);
 	if (r)
-		return blk_memory_error(r);
+		return virtio_memory_error(r);
 	return answer(bq, request, VIRTIO_BLK_S_OK, length);
 }
 
@@ -231,7 +231,7 @@ static int read_ranges(struct blk_queue *bq, const struct virtq_chain *chain, en
 		return VIRTIO_BLK_S_IOERR;
 	r = virtq_chain_read(bq->ring, chain, BLK_HEADER, ranges, bytes);
 	if (r)
-		return r == -EACCES ? VIRTIO_BLK_S_IOERR : blk_memory_error(r);
+		return r == -EACCES ? VIRTIO_BLK_S_IOERR : virtio_memory_error(r);
 	*count = (unsigned)(bytes / sizeof *ranges);
 	for (unsigned i = 0; i < *count; i++) {
 		uint64_t length = (uint64_t)le32toh(ranges[i].num_sectors) * BLK_SECTOR;

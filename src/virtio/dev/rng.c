@@ -70,13 +70,6 @@ static uint64_t allowance(struct rng_queue *rq, uint64_t wanted)
 	return min_of(wanted, rq->tokens);
 }
 
-static int memory_error(int r)
-{
-	if (r == -ENOTCONN)
-		return -EINTR; /* the gate is about to close */
-	return r == -EIO ? -EFAULT : r;
-}
-
 static int start(struct virtio_queue *queue, struct virtio_request *request)
 {
 	struct rng_queue *rq = virtio_queue_data(queue);
@@ -108,7 +101,7 @@ static int start(struct virtio_queue *queue, struct virtio_request *request)
 		return -EPROTO;
 	}
 	if (r)
-		return memory_error(r);
+		return virtio_memory_error(r);
 	if (rq->rng->rate)
 		rq->tokens -= length;
 	atomic_fetch_add_explicit(&rq->rng->bytes, length, memory_order_relaxed);
