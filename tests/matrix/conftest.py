@@ -37,9 +37,6 @@ class Matrix:
     def start(self, *options, mutate=None):
         return self.pool.submit(self.run, *options, mutate=mutate)
 
-    def has_tsan(self):
-        return b"__tsan_init" in self.pintle.read_bytes()
-
     def has_mutations(self):
         return b"law1.publish" in self.pintle.read_bytes()
 

@@ -51,9 +51,6 @@ def running(matrix, request):
     chosen = {item.callspec.params["name"] for item in request.session.items if item.originalname == "test_variant"}
     runs = {}
     for name, (variant, events) in VARIANTS.items():
-        # A block that one I/O thread has written and another reads is ordered by the driver, another process: what TSan cannot see. A file hides it, memory does not.
-        if "memory=1" in variant and matrix.has_tsan():
-            variant += " io-threads=1"
         sizes = parts(events) if name in chosen else []
         runs[name] = [(seed, matrix.start("--variant", variant, "--seed", seed, "--events", size, "--patience", 30000))
                       for seed, size in zip(seeds(name, len(sizes)), sizes)]
