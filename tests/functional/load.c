@@ -7,53 +7,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define WORDS (LOAD_BLOCK / 8)
-
-static uint64_t stamp(uint32_t block, uint32_t generation, unsigned word)
-{
-	uint64_t x = ((uint64_t)block << 32 | generation) + (uint64_t)word * UINT64_C(0x9e3779b97f4a7c15);
-	x ^= x >> 31;
-	return x * UINT64_C(0xbf58476d1ce4e5b9);
-}
-
-static void write_stamp(uint8_t *to, uint32_t block, uint32_t generation)
-{
-	for (unsigned i = 0; i < WORDS; i++) {
-		uint64_t word = i ? stamp(block, generation, i) : (uint64_t)block << 32 | generation;
-		memcpy(to + 8 * i, &word, 8);
-	}
-}
-
-/* The generation that a block carries; fails if it is not whole. */
-static uint32_t read_stamp(const uint8_t *from, uint32_t block, const char *what)
-{
-	uint64_t first, word;
-
-	memcpy(&first, from, 8);
-	check(first >> 32 == block, "%s: block %u holds what was written to another place (%#llx)", what, block, (unsigned long long)first);
-	for (unsigned i = 1; i < WORDS; i++) {
-		memcpy(&word, from + 8 * i, 8);
-		check(word == stamp(block, (uint32_t)first, i), "%s: block %u is torn at byte %u (generation %u)", what, block, 8 * i,
-		      (uint32_t)first);
-	}
-	return (uint32_t)first;
-}
-
-static void be_certain(struct load_block *b, uint32_t generation)
-{
-	b->possible[0] = generation;
-	b->count = 1;
-}
-
-static void check_block(const struct load_block *b, uint32_t block, uint32_t generation, const char *what)
-{
-	for (unsigned i = 0; i < b->count; i++)
-		if (b->possible[i] == generation)
-			return;
-	fail("%s: block %u holds generation %u, but it has to be %u%s", what, block, generation, b->possible[b->count - 1],
-	     b->count > 1 ? " or another of those that were outstanding at a reset" : "");
-}
-
 void load_init(struct load *load, const char *image, uint64_t seed)
 {
 	uint8_t bytes[LOAD_BLOCK];
@@ -62,8 +15,8 @@ void load_init(struct load *load, const char *image, uint64_t seed)
 	*load = (struct load){ .random = seed * 2 + 1, .longest = LOAD_RUN };
 	check(fd >= 0, "cannot open the image");
 	for (uint32_t i = 0; i < LOAD_BLOCKS; i++) {
-		be_certain(&load->blocks[i], 0);
-		write_stamp(bytes, i, 0);
+		stamps_be(&load->blocks[i].stamps, 0);
+		stamp_write(bytes, i, 0);
 		check(pwrite(fd, bytes, sizeof bytes, (off_t)i * LOAD_BLOCK) == sizeof bytes, "cannot write to the image");
 	}
 	close(fd);
@@ -81,7 +34,7 @@ void load_use(struct load *load, struct drive_blk *blk)
 static bool may_use(const struct load *load, uint32_t block, uint32_t blocks, bool is_write)
 {
 	for (uint32_t i = block; i < block + blocks; i++)
-		if (load->blocks[i].busy || (is_write && load->blocks[i].count == LOAD_MAYBE))
+		if (load->blocks[i].busy || (is_write && load->blocks[i].stamps.count == STAMP_MAYBE))
 			return false;
 	return true;
 }
@@ -101,7 +54,7 @@ static bool start_one(struct load *load, unsigned queue, unsigned slot)
 	for (uint32_t i = 0; i < blocks; i++) {
 		load->blocks[block + i].busy = true;
 		if (is_write)
-			write_stamp(s->data + i * LOAD_BLOCK, block + i, generation);
+			stamp_write(s->data + i * LOAD_BLOCK, block + i, generation);
 	}
 	if (!is_write)
 		memset(s->data, 0xee, bytes);
@@ -130,12 +83,12 @@ static void complete_one(struct load *load, unsigned queue, const struct drive_b
 		struct load_block *b = &load->blocks[r->block + i];
 		b->busy = false;
 		if (r->type == VIRTIO_BLK_T_OUT) {
-			be_certain(b, r->generation);
+			stamps_be(&b->stamps, r->generation);
 			continue;
 		}
-		uint32_t generation = read_stamp(data + i * LOAD_BLOCK, r->block + i, "a read");
-		check_block(b, r->block + i, generation, "a read");
-		be_certain(b, generation);
+		uint32_t generation = stamp_read(data + i * LOAD_BLOCK, r->block + i, "a read");
+		stamps_check(&b->stamps, r->block + i, generation, "a read");
+		stamps_be(&b->stamps, generation);
 	}
 	r->active = false;
 	load->outstanding--;
@@ -237,7 +190,7 @@ void load_forget_queue(struct load *load, unsigned queue)
 			struct load_block *b = &load->blocks[r->block + i];
 			b->busy = false;
 			if (r->type == VIRTIO_BLK_T_OUT)
-				b->possible[b->count++] = r->generation;
+				b->stamps.possible[b->stamps.count++] = r->generation;
 		}
 		r->active = false;
 		load->outstanding--;
@@ -277,7 +230,7 @@ unsigned load_supersede(struct load *load, const char *image)
 				continue;
 			r->generation = ++load->generation;
 			for (uint32_t i = r->block; i < r->block + r->blocks; i++) {
-				write_stamp(bytes, i, r->generation);
+				stamp_write(bytes, i, r->generation);
 				check(pwrite(fd, bytes, sizeof bytes, (off_t)i * LOAD_BLOCK) == sizeof bytes, "cannot write to the image");
 			}
 			count++;
@@ -296,9 +249,9 @@ void load_verify_all(struct load *load, const char *what)
 		int rc = drive_blk_do(load->blk, VIRTIO_BLK_T_IN, (uint64_t)i * (LOAD_BLOCK / 512), bytes, sizeof bytes, PATIENCE_MS, &err);
 		check(!rc, "%s: reading block %u: %s (%d)", what, i, rc < 0 ? err.text : "bad status", rc);
 		for (uint32_t k = 0; k < LOAD_RUN; k++) {
-			uint32_t generation = read_stamp(bytes + k * LOAD_BLOCK, i + k, what);
-			check_block(&load->blocks[i + k], i + k, generation, what);
-			be_certain(&load->blocks[i + k], generation);
+			uint32_t generation = stamp_read(bytes + k * LOAD_BLOCK, i + k, what);
+			stamps_check(&load->blocks[i + k].stamps, i + k, generation, what);
+			stamps_be(&load->blocks[i + k].stamps, generation);
 		}
 	}
 }
@@ -311,7 +264,7 @@ void load_verify_image(const struct load *load, const char *image)
 	check(fd >= 0, "cannot open the image");
 	for (uint32_t i = 0; i < LOAD_BLOCKS; i++) {
 		check(pread(fd, bytes, sizeof bytes, (off_t)i * LOAD_BLOCK) == sizeof bytes, "cannot read the image");
-		check_block(&load->blocks[i], i, read_stamp(bytes, i, "the image"), "the image");
+		stamps_check(&load->blocks[i].stamps, i, stamp_read(bytes, i, "the image"), "the image");
 	}
 	close(fd);
 }

@@ -8,18 +8,16 @@
 #ifndef FUNCTIONAL_LOAD_H
 #define FUNCTIONAL_LOAD_H
 
-#include "rig.h"
+#include "stamp.h"
 
-#define LOAD_BLOCK 4096u
+#define LOAD_BLOCK STAMP_BLOCK
 #define LOAD_BLOCKS 512u
-#define LOAD_MAYBE 4u
 #define LOAD_RUN 4u /* most blocks of a request */
 #define LOAD_QUEUES 4u
 #define LOAD_DEPTH 64u
 
 struct load_block {
-	uint32_t possible[LOAD_MAYBE]; /* generations */
-	uint8_t count;
+	struct stamps stamps;
 	bool busy; /* a request on it is outstanding */
 };
 

@@ -182,7 +182,7 @@ static void reset_queue(void)
 	struct drive_blk_options options = rig_blk_options();
 	static uint8_t bytes[BYTES];
 
-	rig_device(&rig, UINT64_C(4) << 20, "delay=400ms,delay-before=on,queues=2");
+	rig_device(&rig, UINT64_C(4) << 20, "delay=1500ms,delay-before=on,queues=2");
 	rig_start(&rig);
 	struct drive_client *client = rig_connect(&rig, 0);
 	options.queues = 2;
@@ -191,8 +191,9 @@ static void reset_queue(void)
 	for (unsigned round = 1; round <= 2; round++) {
 		uint8_t byte = (uint8_t)(0x50 + round);
 		memset(blk->queues[0].slots[0].data, byte, BYTES);
+		uint64_t taken = rig_taken(&rig, "d0", 0);
 		put(blk, 0, 0, VIRTIO_BLK_T_OUT, 0, BYTES);
-		sleep_ms(20);
+		rig_await_taken(&rig, "d0", 0, taken + 1);
 		double begin = now_ms();
 		start_queue_reset(blk);
 		check(now_ms() - begin < AT_ONCE_MS, "queue_reset was answered after %.0f ms", now_ms() - begin);

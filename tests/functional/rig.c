@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
@@ -253,6 +254,33 @@ void rig_start(struct rig *rig)
 		}
 		check(now_ms() < end, "the server is not ready");
 		sleep_ms(2);
+	}
+}
+
+uint64_t rig_taken(const struct rig *rig, const char *id, unsigned queue)
+{
+	char command[400];
+	json_error_t where;
+
+	snprintf(command, sizeof command, "'%s' ctl --socket '%s/control' --json show %s", scenario.program, rig->folder, id);
+	FILE *pipe = popen(command, "re");
+	check(pipe, "cannot run %s: %s", command, strerror(errno));
+	json_t *reply = json_loadf(pipe, 0, &where);
+	check(!pclose(pipe) && reply, "%s: %s", command, reply ? "failed" : where.text);
+	json_t *of = json_array_get(json_object_get(json_object_get(reply, "virtio"), "queues"), queue);
+	check(json_is_integer(json_object_get(of, "requests")), "%s says nothing of queue %u", command, queue);
+	uint64_t count = (uint64_t)json_integer_value(json_object_get(of, "requests"));
+	json_decref(reply);
+	return count;
+}
+
+void rig_await_taken(const struct rig *rig, const char *id, unsigned queue, uint64_t count)
+{
+	double end = now_ms() + PATIENCE_MS;
+
+	while (rig_taken(rig, id, queue) < count) {
+		check(now_ms() < end, "the server does not take up what was submitted");
+		sleep_ms(1);
 	}
 }
 

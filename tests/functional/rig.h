@@ -93,6 +93,9 @@ struct rig {
 
 /* Starts a server with these devices and waits until it is ready. There is one rig at a time; failed() ends it. */
 void rig_start(struct rig *rig);
+/* How many requests of a queue the server has taken since it began; and a wait until it has taken more, however loaded the machine is. */
+uint64_t rig_taken(const struct rig *rig, const char *id, unsigned queue);
+void rig_await_taken(const struct rig *rig, const char *id, unsigned queue, uint64_t count);
 /* Ends it by SIGTERM: it has to exit with 0. */
 void rig_end(struct rig *rig);
 /* Ends it without ceremony, for a server whose disk takes longer than the test. */

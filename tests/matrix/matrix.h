@@ -10,15 +10,14 @@
 #ifndef MATRIX_MATRIX_H
 #define MATRIX_MATRIX_H
 
-#include "../functional/rig.h"
+#include "../functional/stamp.h"
 
 #define MATRIX_FUNCTIONS RIG_DEVICES
 #define MATRIX_QUEUES 8u
 #define MATRIX_DEPTH 16u
-#define MATRIX_BLOCK 4096u
+#define MATRIX_BLOCK STAMP_BLOCK
 #define MATRIX_BLOCKS 512u
 #define MATRIX_RUN 3u /* most blocks of a request */
-#define MATRIX_MAYBE 6u
 #define MATRIX_IMAGE ((uint64_t)MATRIX_BLOCK * MATRIX_BLOCKS)
 #define MATRIX_SEGMENTS 4u /* pieces of guest memory that are mapped each for itself */
 #define MATRIX_ALL ((1u << MATRIX_SEGMENTS) - 1)
@@ -66,8 +65,7 @@ void sequence_shrink(struct sequence *sequence, bool (*fails)(const struct seque
 /* ---- the load ---- */
 
 struct block {
-	uint32_t possible[MATRIX_MAYBE]; /* generations that it may hold */
-	uint8_t count;
+	struct stamps stamps;
 	bool busy;
 	bool alone; /* nothing but the queue forgotten last decides what it holds */
 };

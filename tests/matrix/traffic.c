@@ -13,52 +13,7 @@
 
 #include "drive/virtqueue_impl.h"
 
-#define WORDS (MATRIX_BLOCK / 8)
 #define SECTORS (MATRIX_BLOCK / 512)
-
-static uint64_t stamp(uint32_t block, uint32_t generation, unsigned word)
-{
-	uint64_t x = ((uint64_t)block << 32 | generation) + (uint64_t)word * UINT64_C(0x9e3779b97f4a7c15);
-	x ^= x >> 29;
-	return word ? x * UINT64_C(0xbf58476d1ce4e5b9) : (uint64_t)block << 32 | generation;
-}
-
-static void write_stamp(uint8_t *to, uint32_t block, uint32_t generation)
-{
-	for (unsigned i = 0; i < WORDS; i++) {
-		uint64_t word = stamp(block, generation, i);
-		memcpy(to + 8 * i, &word, 8);
-	}
-}
-
-static uint32_t read_stamp(const uint8_t *from, uint32_t block, const char *when)
-{
-	uint64_t first, word;
-
-	memcpy(&first, from, 8);
-	check(first >> 32 == block, "%s: block %u holds what was written to another place (%#llx)", when, block, (unsigned long long)first);
-	for (unsigned i = 1; i < WORDS; i++) {
-		memcpy(&word, from + 8 * i, 8);
-		check(word == stamp(block, (uint32_t)first, i), "%s: block %u is torn at byte %u (generation %u)", when, block, 8 * i,
-		      (uint32_t)first);
-	}
-	return (uint32_t)first;
-}
-
-static void be_certain(struct block *b, uint32_t generation)
-{
-	b->possible[0] = generation;
-	b->count = 1;
-}
-
-static void check_block(const struct block *b, uint32_t block, uint32_t generation, const char *when)
-{
-	for (unsigned i = 0; i < b->count; i++)
-		if (b->possible[i] == generation)
-			return;
-	fail("%s: block %u holds generation %u, but it has to be %u%s", when, block, generation, b->possible[b->count - 1],
-	     b->count > 1 ? " or another of those that were outstanding at a reset" : "");
-}
 
 void traffic_init(struct function *f, uint64_t seed)
 {
@@ -67,13 +22,13 @@ void traffic_init(struct function *f, uint64_t seed)
 	f->random = (seed * 8 + f->index) * 2 + 1;
 	f->size = MATRIX_IMAGE;
 	for (uint32_t i = 0; i < MATRIX_BLOCKS; i++)
-		be_certain(&f->blocks[i], 0);
+		stamps_be(&f->blocks[i].stamps, 0);
 	if (f->variant->memory)
 		return;
 	int fd = open(f->rig->devices[f->index].image, O_WRONLY | O_CLOEXEC);
 	check(fd >= 0, "cannot open the image");
 	for (uint32_t i = 0; i < MATRIX_BLOCKS; i++) {
-		write_stamp(bytes, i, 0);
+		stamp_write(bytes, i, 0);
 		check(pwrite(fd, bytes, sizeof bytes, (off_t)i * MATRIX_BLOCK) == sizeof bytes, "cannot write to the image");
 	}
 	close(fd);
@@ -84,7 +39,7 @@ void traffic_init(struct function *f, uint64_t seed)
 static bool may_use(const struct function *f, uint32_t block, uint32_t blocks, bool is_write)
 {
 	for (uint32_t i = block; i < block + blocks; i++)
-		if (f->blocks[i].busy || (is_write && f->blocks[i].count == MATRIX_MAYBE))
+		if (f->blocks[i].busy || (is_write && f->blocks[i].stamps.count == STAMP_MAYBE))
 			return false;
 	return true;
 }
@@ -97,7 +52,7 @@ static void submit(struct function *f, unsigned queue, unsigned slot, uint32_t t
 	for (uint32_t i = 0; i < blocks; i++) {
 		f->blocks[block + i].busy = true;
 		if (type == VIRTIO_BLK_T_OUT)
-			write_stamp(s->data + i * MATRIX_BLOCK, block + i, generation);
+			stamp_write(s->data + i * MATRIX_BLOCK, block + i, generation);
 	}
 	if (type == VIRTIO_BLK_T_IN)
 		memset(s->data, 0xee, bytes);
@@ -162,7 +117,7 @@ static bool is_failure(struct function *f, struct request *r, const struct drive
 		struct block *b = &f->blocks[r->block + i];
 		b->busy = false;
 		if (r->type == VIRTIO_BLK_T_OUT)
-			b->possible[b->count++] = r->generation;
+			b->stamps.possible[b->stamps.count++] = r->generation;
 	}
 	r->active = false;
 	f->active--;
@@ -184,10 +139,10 @@ static void complete(struct function *f, unsigned queue, const struct drive_blk_
 	for (uint32_t i = 0; i < r->blocks; i++) {
 		struct block *b = &f->blocks[r->block + i];
 		b->busy = false;
-		uint32_t generation = is_read ? read_stamp(data + i * MATRIX_BLOCK, r->block + i, f->last) : r->generation;
+		uint32_t generation = is_read ? stamp_read(data + i * MATRIX_BLOCK, r->block + i, f->last) : r->generation;
 		if (is_read)
-			check_block(b, r->block + i, generation, f->last);
-		be_certain(b, generation);
+			stamps_check(&b->stamps, r->block + i, generation, f->last);
+		stamps_be(&b->stamps, generation);
 	}
 	r->active = false;
 	f->active--;
@@ -327,9 +282,9 @@ void traffic_forget(struct function *f, unsigned queue)
 			struct block *b = &f->blocks[r->block + i];
 			b->busy = false;
 			/* Else an older life's write to it may still be in the back end's hands, where the fence stands. */
-			b->alone = b->count == 1;
+			b->alone = b->stamps.count == 1;
 			if (r->type == VIRTIO_BLK_T_OUT)
-				b->possible[b->count++] = r->generation;
+				b->stamps.possible[b->stamps.count++] = r->generation;
 		}
 		r->active = false;
 		f->active--;
@@ -355,12 +310,12 @@ void traffic_settle(struct function *f, bool all, const char *when)
 	check(fd >= 0, "cannot open the image");
 	for (uint32_t i = 0; i < MATRIX_BLOCKS; i++) {
 		struct block *b = &f->blocks[i];
-		if (b->busy || b->count == 1 || !(all || b->alone))
+		if (b->busy || b->stamps.count == 1 || !(all || b->alone))
 			continue;
 		check(pread(fd, bytes, sizeof bytes, (off_t)i * MATRIX_BLOCK) == sizeof bytes, "cannot read the image");
-		uint32_t generation = read_stamp(bytes, i, when);
-		check_block(b, i, generation, when);
-		be_certain(b, generation);
+		uint32_t generation = stamp_read(bytes, i, when);
+		stamps_check(&b->stamps, i, generation, when);
+		stamps_be(&b->stamps, generation);
 	}
 	close(fd);
 }
