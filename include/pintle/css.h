@@ -24,6 +24,7 @@
 #include <pintle/guest.h>
 #include <pintle/loop.h>
 #include <pintle/rng.h>
+#include <pintle/state.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -88,6 +89,8 @@ int pintle_blk_refresh_ccw(struct pintle_channel_device *disk);
 /* An entropy device as a channel device. Options and errors are those of pintle_rng_create. */
 int pintle_rng_create_ccw(struct pintle_channel_device **out, struct pintle_loop *loop, const struct pintle_rng_options *options,
 			  struct pintle_error *err);
+/* As pintle_rng_bytes, for a device of pintle_rng_create_ccw. */
+uint64_t pintle_rng_bytes_ccw(struct pintle_channel_device *rng);
 /* A memory balloon as a channel device. Options and errors are those of pintle_balloon_create. Pages go back through the guest memory's discard, if that is given. */
 int pintle_balloon_create_ccw(struct pintle_channel_device **out, struct pintle_loop *loop, const struct pintle_balloon_options *options,
 			      struct pintle_error *err);
@@ -200,6 +203,36 @@ enum pintle_css_suppression {
 int pintle_css_set_suppression(struct pintle_css *css, uint8_t isc, uint32_t mode);
 /* An adapter interruption becomes pending for the subclass (0 to 7); the indicators are set already. */
 void pintle_css_adapter_interruption(struct pintle_css *css, uint8_t isc, bool suppressible);
+
+/*
+ * ---- saved state (state.h); on the loop's thread ----
+ *
+ * A machine is saved when its processors have stopped and no instruction is pending: first each device, then the channel subsystem; and restored in the other order, before its processors run. Guest
+ * memory is the VMM's to move. Channel programs and what the queues hold travel as they stand.
+ */
+
+/*
+ * Stops the device and saves it with its subchannel. Requests that the back end has are waited for without holding anybody up, and travel as answered; a channel program stops after the command
+ * that it is at. fn is called once, from the loop: with -ECONNRESET where the device was removed or the machine reset meanwhile. The device stays stopped: remove it, or call
+ * pintle_channel_device_resume. 0; -ENOENT (it is in no channel subsystem), -EBUSY, -EINVAL (level), -ENOMEM: fn is not called.
+ */
+int pintle_channel_device_save(struct pintle_channel_device *device, unsigned level, pintle_saved_fn *fn, void *context,
+			       struct pintle_error *err);
+/* Goes on with a device that was saved, in vain. */
+void pintle_channel_device_resume(struct pintle_channel_device *device);
+/*
+ * In place of pintle_css_add, for a device that was just created: puts it behind the subchannel that the saved one had, as that was, and it goes on. It has to be of the same model. On an error the
+ * device is as new and in no channel subsystem. -EBADMSG (damaged, or of another model), -ENOTSUP (newer than this version), -EEXIST (device number or subchannel is in use), -EBUSY, -ENOMEM.
+ */
+int pintle_css_restore_device(struct pintle_css *css, struct pintle_channel_device *device, const void *file, size_t length, uint32_t *schid,
+			      struct pintle_error *err);
+/*
+ * What the channel subsystem has one of: adapter interruptions that are pending, suppression, channel reports, events, the address limit, subchannels without a device. At once: *file is malloc'ed
+ * and the receiver's to free. 0, -EBUSY (a reset is under way), -EINVAL (level), -ENOTSUP (level), -ENOMEM.
+ */
+int pintle_css_save(struct pintle_css *css, unsigned level, void **file, size_t *length, struct pintle_error *err);
+/* Into a channel subsystem in which nothing has happened yet, before its devices. Errors as of pintle_css_restore_device. */
+int pintle_css_restore(struct pintle_css *css, const void *file, size_t length, struct pintle_error *err);
 
 #ifdef __cplusplus
 }

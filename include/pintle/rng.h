@@ -21,6 +21,8 @@ struct pintle_rng_options {
  */
 int pintle_rng_create(struct pintle_function **out, struct pintle_loop *loop, const struct pintle_rng_options *options,
 		      struct pintle_error *err);
+/* How many bytes the guest was given since the device was made. Any thread. */
+uint64_t pintle_rng_bytes(struct pintle_function *rng);
 
 #ifdef __cplusplus
 }

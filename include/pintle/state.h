@@ -3,7 +3,8 @@
  * Saved state: a function's whole state as a stream of bytes, and back, in another process, on another machine, by another version of the library. The memory of the guest
  * is not part of it, nor are the client's mappings and interrupt triggers: the client makes those anew, and the guest's driver notices nothing.
  *
- * Functions of the library's own (pintle_blk_create) can be saved; one with a device model cannot: its registers are the model's.
+ * Functions of the library's own (pintle_blk_create, pintle_rng_create, pintle_balloon_create) can be saved; one with a device model cannot: its registers are the model's. Channel devices, and what
+ * a machine of z/Architecture has one of, are saved by the functions of css.h and zpci.h.
  */
 #ifndef PINTLE_STATE_H
 #define PINTLE_STATE_H
@@ -19,7 +20,7 @@ extern "C" {
 #endif
 
 /* The newest compatibility level: what readers of this version understand. An older level can be asked for, down to 1. */
-#define PINTLE_STATE_LEVEL 2
+#define PINTLE_STATE_LEVEL 3
 
 /* The end of a save: 0 and the file, which is malloc'ed and the receiver's to free; or a negative errno, and err says why. On the loop's thread. */
 typedef void pintle_saved_fn(void *context, int result, void *file, size_t length, const struct pintle_error *err);

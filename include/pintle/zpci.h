@@ -22,6 +22,7 @@
 #include <pintle/function.h>
 #include <pintle/guest.h>
 #include <pintle/loop.h>
+#include <pintle/state.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -152,6 +153,25 @@ struct pintle_zpci_info {
 };
 /* 0 or -ENOENT. */
 int pintle_zpci_look(const struct pintle_zpci *zpci, uint32_t fid, struct pintle_zpci_info *info);
+
+/*
+ * ---- saved state (state.h); on the loop's thread ----
+ *
+ * A machine is saved when its processors have stopped and no instruction is pending: first each function, by pintle_save (which has -EBUSY for one with an instruction under way), then what the machine
+ * has one of; and restored in the other order, before its processors run, when guest memory is there. A function that is given up is unplugged, or resumed by pintle_resume. That unplug was asked for
+ * does not travel: it is asked for again.
+ */
+
+/*
+ * In place of pintle_zpci_plug, for a function that was just created: it gets the ids and the handle that it had, with its registrations and errors, and goes on when the guest's tables have been
+ * looked at. Errors as of pintle_restore; -EBADMSG also where an id or the handle is in use here.
+ */
+int pintle_zpci_restore_function(struct pintle_zpci *zpci, struct pintle_function *function, const void *file, size_t length,
+				 struct pintle_error *err);
+/* Suppression (SIC), events that wait, handles that were used: *file is malloc'ed and the receiver's to free. 0, -EBUSY (a reset is under way), -EINVAL or -ENOTSUP (level), -ENOMEM. */
+int pintle_zpci_save(struct pintle_zpci *zpci, unsigned level, void **file, size_t *length, struct pintle_error *err);
+/* Into one in which nothing is plugged yet. 0, -EBUSY, -EBADMSG, -ENOTSUP, -ENOMEM. */
+int pintle_zpci_restore(struct pintle_zpci *zpci, const void *file, size_t length, struct pintle_error *err);
 
 /* ---- events, for CHSC 0x000E (store event information) with notification type 2; any thread ---- */
 

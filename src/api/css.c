@@ -172,3 +172,30 @@ PINTLE_EXPORT void pintle_css_adapter_interruption(struct pintle_css *css, uint8
 {
 	channel_adapter_interruption(&css_of(css)->host, isc, suppressible);
 }
+
+PINTLE_EXPORT int pintle_channel_device_save(struct pintle_channel_device *device, unsigned level, pintle_saved_fn *fn, void *context,
+					     struct pintle_error *err)
+{
+	return css_save_device(device->channel, level, fn, context, err);
+}
+
+PINTLE_EXPORT void pintle_channel_device_resume(struct pintle_channel_device *device)
+{
+	css_resume_device(device->channel);
+}
+
+PINTLE_EXPORT int pintle_css_restore_device(struct pintle_css *css, struct pintle_channel_device *device, const void *file, size_t length, uint32_t *schid,
+					    struct pintle_error *err)
+{
+	return css_restore_device(css_of(css), device->channel, file, length, schid, err);
+}
+
+PINTLE_EXPORT int pintle_css_save(struct pintle_css *css, unsigned level, void **file, size_t *length, struct pintle_error *err)
+{
+	return css_save(css_of(css), level, file, length, err);
+}
+
+PINTLE_EXPORT int pintle_css_restore(struct pintle_css *css, const void *file, size_t length, struct pintle_error *err)
+{
+	return css_restore(css_of(css), file, length, err);
+}

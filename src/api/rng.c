@@ -37,3 +37,21 @@ PINTLE_EXPORT int pintle_rng_create_ccw(struct pintle_channel_device **out, stru
 {
 	return api_virtio_channel(out, api_loop(loop), &make, options->name, options, err);
 }
+
+static uint64_t bytes_of(const struct virtio_device *virtio)
+{
+	struct rng_status status;
+
+	rng_status(virtio, &status);
+	return status.bytes;
+}
+
+PINTLE_EXPORT uint64_t pintle_rng_bytes(struct pintle_function *rng)
+{
+	return bytes_of(rng->virtio);
+}
+
+PINTLE_EXPORT uint64_t pintle_rng_bytes_ccw(struct pintle_channel_device *rng)
+{
+	return bytes_of(rng->virtio);
+}

@@ -21,6 +21,17 @@ PINTLE_EXPORT int pintle_zpci_plug(struct pintle_zpci *zpci, struct pintle_funct
 	return result;
 }
 
+PINTLE_EXPORT int pintle_zpci_restore_function(struct pintle_zpci *zpci, struct pintle_function *function, const void *file, size_t length,
+					       struct pintle_error *err)
+{
+	if (function->attached || function->server)
+		return error_set(err, -EBUSY, "%s has a client or is served already", pci_function_name(function->pci));
+	int result = zpci_restore(zpci, function->pci, function, file, length, err);
+	if (!result)
+		function->attached = true;
+	return result;
+}
+
 static void unplugged(void *context)
 {
 	struct pintle_function *function = context;

@@ -26,6 +26,7 @@
 	X(LAW2_TWICE, "law2.twice", "a pending bit is not cleared on delivery")                                  \
 	X(LAW2_TAKE_BACK, "law2.take_back", "signals that the client has not read when bus master goes off are left to it") \
 	X(LAW2_CHECK, "law2.check", "nobody looks at the hardware for resets that were not announced")           \
+	X(LAW2_BARS, "law2.bars", "nobody looks whether the hardware's BARs are what the kernel has given")      \
 	X(LAW2_UNBIND, "law2.unbind", "a reset unbinds the client's triggers")                                   \
 	X(LAW3_INLINE, "law3.inline", "the owner waits for the I/O threads instead of completing later")         \
 	X(LAW3_UNPLUG, "law3.unplug", "an unplug that was asked for is waited for on the control thread")          \
@@ -39,8 +40,11 @@
 	X(LAW7_PARKED, "law7.parked", "parked requests are left out of the saved state")                         \
 	X(LAW7_TWICE, "law7.twice", "restored requests are done again")                                          \
 	X(LAW7_MANDATORY, "law7.mandatory", "an unknown mandatory section is passed over")                       \
+	X(LAW7_PROGRAM, "law7.program", "a channel program goes on while its device is saved")                   \
+	X(LAW7_INTERRUPTION, "law7.interruption", "interruptions that nobody has taken are left out of the saved state") \
 	X(LAW8_FLR, "law8.flr", "FLR leaves the virtio state")                                                   \
 	X(LAW8_QUEUE_RESET, "law8.queue_reset", "queue_reset reads 0 before the back end has ended")           \
+	X(LAW8_POWER, "law8.power", "D3hot to D0 of a device with No_Soft_Reset = 0 leaves its state")           \
 	X(LAW8_REMOVAL, "law8.removal", "a surprise removal is an asked unplug")
 
 enum mutation {

@@ -99,6 +99,8 @@
 
 struct channel_command;
 struct channel_device;
+struct state_reader;
+struct state_writer;
 struct subchannel;
 
 #define CHANNEL_PENDING (-1) /* channel_command_done follows */
@@ -119,6 +121,14 @@ struct channel_device_ops {
 	int64_t (*notify)(void *device, uint64_t data);
 	/* Nothing of an earlier user is in the back end any more. Owner; at once or later. */
 	void (*when_idle)(void *device, void (*idle)(void *context), void *context);
+	/*
+	 * Saved state (law 7), owner; all three NULL: this device cannot say what it is. quiet calls done, from the owner's loop or at once, when no request is with the back end; the gate is
+	 * closed by `stopped`. save writes the device's own sections, then calls done likewise; what goes wrong is the writer's error, -EAGAIN where it is not quiet any more. restore: the device is as
+	 * new, in no channel subsystem yet, and the subchannel that it will have is enabled or not; no set_enabled follows. On an error it is reset (DEVICE_RESET).
+	 */
+	void (*quiet)(void *device, void (*done)(void *context), void *context);
+	void (*save)(void *device, struct state_writer *writer, void (*done)(void *context), void *context);
+	int (*restore)(void *device, const struct state_reader *reader, const struct channel_memory *memory, bool enabled, struct pintle_error *err);
 };
 
 /* Embedded in whoever presents a device on a channel (virtio/transport/ccw). */
@@ -267,6 +277,7 @@ struct subchannel {
 	bool attention; /* unsolicited status waits for the subchannel to be idle */
 	bool work_posted;
 	bool leaving; /* removal has begun: no work is started */
+	bool frozen; /* for saving: nothing of what is asked for is begun */
 	uint32_t enablings; /* changes of the enabled bit */
 	struct loop_message work;
 
@@ -282,7 +293,7 @@ struct subchannel {
 	struct channel_command command;
 	uint32_t next; /* address of the next CCW */
 	uint32_t run_orb; /* word 1 of the ORB of the program under way */
-	bool first, after_tic, skip_suspend, command_ends;
+	bool first, skip_suspend, command_ends;
 	uint32_t commands; /* of this program: to slow endless ones down */
 	struct loop_timer pause;
 	uint16_t run_limit; /* the PMCW's limit mode when the program began */
@@ -290,6 +301,7 @@ struct subchannel {
 	struct life_wait wait; /* the road's: disable, reset, removal */
 	void (*on_left)(struct subchannel *subchannel); /* nobody is in notify any more */
 	void (*on_idle)(struct subchannel *subchannel); /* the road waits for the control unit to have no command */
+	void (*on_rest)(struct subchannel *subchannel); /* the same for saving */
 };
 
 #define NOTIFY_CLOSED UINT32_C(0x80000000)
@@ -311,6 +323,14 @@ bool subchannel_is_operational(const struct subchannel *subchannel);
 /* Owner: ends whatever program runs without status. True: the control unit has no command; else on_idle is called when that is so. */
 bool subchannel_abandon(struct subchannel *subchannel, void (*on_idle)(struct subchannel *subchannel));
 
+/*
+ * For saving: the program under way, if there is one, goes on to the end of its command and no further; what instructions ask for waits. True: no command is with the control unit; else
+ * at_rest is called when that is so. Owner.
+ */
+bool subchannel_freeze(struct subchannel *subchannel, void (*at_rest)(struct subchannel *subchannel));
+/* What has waited goes on. Owner. */
+void subchannel_thaw(struct subchannel *subchannel);
+
 /* The device may be notified from now on. Owner. */
 void subchannel_notify_open(struct subchannel *subchannel);
 /* Not any more: left is called, at once or from the loop, when nobody is inside. Owner. */
@@ -318,7 +338,30 @@ void subchannel_notify_close(struct subchannel *subchannel, void (*left)(struct 
 /* Any thread, without a lock: -ENODEV where there is no device (any more). */
 int64_t subchannel_notify(struct subchannel *subchannel, uint64_t data);
 
-/* Private to channel/. A command that was pending has ended: true where a function or the road has taken the end over. */
+/* ---- subchannel_state.c ---- */
+
+/* The section "subchannel", of one that is at rest. Owner. */
+void subchannel_save(struct subchannel *subchannel, struct state_writer *writer);
+
+/* What is in it, before there is a subchannel: its id and device number say where it belongs. */
+struct subchannel_image {
+	uint32_t id;
+	struct subchannel fields; /* what is architected, and where the program stands: only these are filled */
+	bool interruption;
+	uint16_t residual;
+	uint8_t sense[CHANNEL_SENSE_SIZE];
+};
+int subchannel_load(struct subchannel_image *image, const struct state_reader *reader, struct pintle_error *err);
+static inline bool subchannel_image_enabled(const struct subchannel_image *image)
+{
+	return image->fields.flags & PMCW_ENABLED;
+}
+/* Makes a subchannel that is frozen, and has its device, what the image says. Owner. */
+void subchannel_become(struct subchannel *subchannel, const struct subchannel_image *image);
+
+/* Private to channel/. Whoever saves is told if no command is with the control unit any more. */
+void subchannel_rested(struct subchannel *subchannel);
+/* A command that was pending has ended: true where a function or the road has taken the end over. */
 bool subchannel_took_end(struct subchannel *subchannel);
 void subchannel_work_later(struct subchannel *subchannel);
 void program_start(struct subchannel *subchannel);

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "base/mutate.h"
 #include "channel/channel.h"
 
 #define CODE_TIC 0x08u
@@ -329,7 +330,7 @@ static void pause_over(struct loop_timer *timer)
 static bool is_stopped(struct subchannel *subchannel)
 {
 	lock(subchannel);
-	bool stopped = is_overtaken(subchannel);
+	bool stopped = is_overtaken(subchannel) || (subchannel->frozen && !mutate(MUTATE_LAW7_PROGRAM));
 	ranked_unlock(&subchannel->host->lock);
 	return stopped;
 }
@@ -365,10 +366,11 @@ void channel_command_done(struct channel_command *command, int device_status)
 	struct subchannel *subchannel = command->subchannel;
 
 	loop_assert_owner(subchannel->host->owner);
-	if (subchannel->state != PROGRAM_COMMAND || subchannel_took_end(subchannel))
+	if (subchannel->state != PROGRAM_COMMAND)
 		return;
-	if (command_ended(subchannel, (unsigned)device_status))
+	if (!subchannel_took_end(subchannel) && command_ended(subchannel, (unsigned)device_status))
 		program_go_on(subchannel);
+	subchannel_rested(subchannel);
 }
 
 static bool is_started(struct subchannel *subchannel)

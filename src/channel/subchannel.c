@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "base/mutate.h"
 #include "base/num.h"
 
 enum { CC_DONE, CC_STATUS_PENDING, CC_BUSY, CC_NOT_OPERATIONAL };
@@ -406,9 +407,9 @@ static void on_work(struct loop_message *message)
 
 	ranked_lock(&subchannel->host->lock);
 	subchannel->work_posted = false;
-	bool leaving = subchannel->leaving;
+	bool stays = subchannel->leaving || (subchannel->frozen && !mutate(MUTATE_LAW7_PROGRAM));
 	ranked_unlock(&subchannel->host->lock);
-	if (leaving)
+	if (stays)
 		return;
 	subchannel_sync_enabled(subchannel);
 	do_functions(subchannel);
@@ -436,10 +437,45 @@ static bool served_idle(struct subchannel *subchannel)
 bool subchannel_abandon(struct subchannel *subchannel, void (*on_idle)(struct subchannel *subchannel))
 {
 	loop_assert_owner(subchannel->host->owner);
-	if (!subchannel->device || stop_program(subchannel))
+	if (!subchannel->device || stop_program(subchannel)) {
+		subchannel_rested(subchannel);
 		return true;
+	}
 	subchannel->on_idle = on_idle;
 	return false;
+}
+
+/* ---- saving ---- */
+
+bool subchannel_freeze(struct subchannel *subchannel, void (*at_rest)(struct subchannel *subchannel))
+{
+	loop_assert_owner(subchannel->host->owner);
+	ranked_lock(&subchannel->host->lock);
+	subchannel->frozen = true;
+	ranked_unlock(&subchannel->host->lock);
+	if (subchannel->state != PROGRAM_COMMAND)
+		return true;
+	subchannel->on_rest = at_rest;
+	return false;
+}
+
+void subchannel_rested(struct subchannel *subchannel)
+{
+	void (*on_rest)(struct subchannel *) = subchannel->on_rest;
+
+	if (!on_rest || subchannel->state == PROGRAM_COMMAND)
+		return;
+	subchannel->on_rest = NULL;
+	on_rest(subchannel);
+}
+
+void subchannel_thaw(struct subchannel *subchannel)
+{
+	loop_assert_owner(subchannel->host->owner);
+	ranked_lock(&subchannel->host->lock);
+	subchannel->frozen = false;
+	ranked_unlock(&subchannel->host->lock);
+	subchannel_work_later(subchannel);
 }
 
 bool subchannel_took_end(struct subchannel *subchannel)

@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "host/methods.h"
 
-static int make_folders(const char *path)
+int host_make_folders(const char *path)
 {
 	char part[PATH_MAX];
 	size_t length = strlen(path);
@@ -34,7 +35,7 @@ static int make_folders(const char *path)
 static int remember(const char *state, const struct host_device *device, struct pintle_error *err)
 {
 	char path[PATH_MAX];
-	int r = make_folders(state);
+	int r = host_make_folders(state);
 	FILE *file;
 
 	if (r)
@@ -92,6 +93,7 @@ int host_bind(const char *root, const char *state, const char *address, char for
 	former[0] = 0;
 	if (r)
 		return r;
+	host_methods_repair(root, state, device.address);
 	if (!strcmp(device.driver, HOST_DRIVER_VFIO))
 		return 0;
 	if (device.is_bridge)
@@ -138,10 +140,13 @@ int host_unbind(const char *root, const char *state, const char *address, char d
 		r = leave_driver(root, device.address);
 	if (r)
 		return error_errno(err, r, "cannot take %s from %s%s", device.address, HOST_DRIVER_VFIO, r == -EACCES ? " (are you root?)" : "");
+	/* Nobody serves it any more: the kernel has waited for that. */
+	host_methods_repair(root, state, device.address);
 	/* The one that had it first; where it has gone meanwhile, whichever the kernel finds. */
 	if (!former[0] || host_sysfs_write(root, device.address, "bus/pci/drivers/%s/bind", former))
 		find_driver(root, device.address);
 	forget(state, device.address);
+	host_methods_forget(state, device.address);
 	host_sysfs_link(root, driver, HOST_NAME_MAX, "bus/pci/devices/%s/driver", device.address);
 	if (former[0] && strcmp(former, driver))
 		return error_set(err, -EIO, "%s had belonged to %s, which did not take it back; the kernel's log says why", device.address, former);

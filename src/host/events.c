@@ -35,6 +35,7 @@ static void on_error(struct loop_fd *watch, uint32_t ready)
 	log_limited(LOG_LEVEL_ERROR, host->log, "%s: the bus reports an uncorrectable error of the device (AER; the kernel's log says which)",
 		    host->device.address);
 	irq_signal(pci_function_irq(host->pci), IRQ_ERR);
+	host->after_error = true;
 	host_function_check(host, NULL, NULL);
 }
 
@@ -47,6 +48,17 @@ static void on_request(struct loop_fd *watch, uint32_t ready)
 		return;
 	log_limited(LOG_LEVEL_WARNING, host->log, "%s: the host wants the device back, and waits until this server ends", host->device.address);
 	irq_signal(pci_function_irq(host->pci), IRQ_REQ);
+}
+
+void host_events_note(struct host_function *host, const struct host_errors *errors)
+{
+	uint64_t count = errors->counts[HOST_ERROR_CORRECTABLE], before = host->errors.counts[HOST_ERROR_CORRECTABLE];
+
+	/* The others come with an event of their own. */
+	if (count > before)
+		log_limited(LOG_LEVEL_WARNING, host->log, "%s: errors of the device that the bus has corrected: %llu", host->device.address,
+			    (unsigned long long)(count - before));
+	host->errors = *errors;
 }
 
 int host_events_create(struct host_function *host)

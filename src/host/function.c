@@ -5,7 +5,6 @@
 #include "host/function.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +12,10 @@
 
 #include "base/error.h"
 #include "base/num.h"
+#include "host/bind.h"
 #include "host/private.h"
+
+#define READY_MS 60000u /* drivers/pci/pci.h of the kernel: PCIE_RESET_READY_POLL_MS */
 
 /* ---- registers ---- */
 
@@ -59,33 +61,38 @@ static int bar_access(void *device, unsigned bar, uint64_t offset, uint8_t *data
 	return r == -EINVAL ? r : 0;
 }
 
-static bool find_passed(const struct host_function *host, uint32_t offset, uint32_t length, uint32_t *hardware)
+/* link: where its id and link end for the guest. */
+static bool find_passed(const struct host_function *host, uint32_t offset, uint32_t length, uint32_t *hardware, uint32_t *link)
 {
 	for (unsigned i = 0; i < host->passed_count; i++) {
 		if (offset < host->passed[i].guest || !range_within(offset - host->passed[i].guest, length, host->passed[i].length))
 			continue;
 		*hardware = host->passed[i].hardware + (offset - host->passed[i].guest);
+		*link = host->passed[i].guest + PCI_CAP_LIST_NEXT + 1;
 		return true;
 	}
 	return false;
 }
 
-/* The first two bytes of a capability, its id and link, are the table's. */
+/* The first two bytes of a capability, its id and link, are the table's: the hardware's chain goes by other places. */
 static bool config_read(void *device, uint32_t offset, uint8_t *data, uint32_t length)
 {
 	struct host_function *host = device;
-	uint32_t hardware;
+	uint32_t hardware, link;
 
-	return find_passed(host, offset, length, &hardware) &&
-	       !host_vfio_read(&host->vfio, VFIO_PCI_CONFIG_REGION_INDEX, hardware, data, length);
+	if (!find_passed(host, offset, length, &hardware, &link) || host_vfio_read(&host->vfio, VFIO_PCI_CONFIG_REGION_INDEX, hardware, data, length))
+		return false;
+	for (uint32_t i = 0; i < length && offset + i < link; i++)
+		data[i] = (uint8_t)pci_function_config_peek(host->pci, offset + i, 1);
+	return true;
 }
 
 static bool config_write(void *device, uint32_t offset, const uint8_t *data, uint32_t length)
 {
 	struct host_function *host = device;
-	uint32_t hardware;
+	uint32_t hardware, link;
 
-	return find_passed(host, offset, length, &hardware) &&
+	return find_passed(host, offset, length, &hardware, &link) &&
 	       !host_vfio_write(&host->vfio, VFIO_PCI_CONFIG_REGION_INDEX, hardware, data, length);
 }
 
@@ -111,6 +118,8 @@ static bool clean(void *device)
 static void client(void *device, int socket)
 {
 	host_client_arrived(device, socket);
+	/* By when this comes to be done it is attached. */
+	host_hardware_again(device);
 }
 
 static void reset(void *device, enum life_event event)
@@ -129,7 +138,7 @@ static void describe(void *device, void (*line)(void *, const char *, const char
 	static const char *const states[] = { [HOST_READY] = "ready", [HOST_RESETTING] = "resetting", [HOST_FAILED] = "failed" };
 	struct host_function *host = device;
 	struct host_status status;
-	char text[200];
+	char text[240];
 
 	host_function_status(host, &status);
 	line(context, "device", host->device.address);
@@ -149,8 +158,16 @@ static void describe(void *device, void (*line)(void *, const char *, const char
 	line(context, "resets", text);
 	snprintf(text, sizeof text, "%llu ranges, %llu bytes", (unsigned long long)status.mappings, (unsigned long long)status.mapped_bytes);
 	line(context, "IOMMU", text);
-	snprintf(text, sizeof text, "%llu bus errors, %llu requests to have it back", (unsigned long long)status.errors, (unsigned long long)status.requests);
+	snprintf(text, sizeof text, "%llu uncorrectable errors told by the kernel, %llu requests to have it back", (unsigned long long)status.errors,
+		 (unsigned long long)status.requests);
 	line(context, "host", text);
+	if (status.has_errors)
+		snprintf(text, sizeof text, "%llu correctable, %llu non-fatal, %llu fatal by the kernel's count; status %#x, correctable %#x; %llu resets for a fatal one",
+			 (unsigned long long)status.correctable, (unsigned long long)status.nonfatal, (unsigned long long)status.fatal,
+			 status.uncorrectable_status, status.correctable_status, (unsigned long long)status.fatal_resets);
+	else
+		snprintf(text, sizeof text, "not reported by this device");
+	line(context, "bus errors (AER)", text);
 	if (status.last[0])
 		line(context, "last trouble", status.last);
 }
@@ -194,29 +211,45 @@ static int make_room(struct host_irqs *irqs, const struct host_vfio *vfio)
 
 static int open_device(struct host_function *host, const struct host_function_options *options, struct pintle_error *err)
 {
+	const struct host_container_ops *container = options->container ? options->container : &host_container_group;
+	const struct host_hands hands = { &host->vfio, &host->methods, &host->marks };
 	struct host_obstacle obstacle;
-	const char *wrong;
-	int r = host_device_read(&host->device, HOST_SYSFS, options->address, err);
+	char address[HOST_ADDRESS_MAX], wrong[HOST_SAID];
+	int r, mended = 0;
 
+	/* Before anything is read of it: a server that died while it was choosing has left one method of many. */
+	if (host_address_parse(options->address, address))
+		mended = host_methods_repair(host->sysfs, host->records, address);
+	r = host_device_read(&host->device, host->sysfs, options->address, err);
 	if (r)
 		return r;
-	if (host_obstacles(HOST_SYSFS, "/dev", &host->device, &obstacle, 1))
+	if (host_obstacles(host->sysfs, host->dev, &host->device, &obstacle, 1))
 		return error_set(err, -EPERM, "%s cannot be served: %s; %s", host->device.address, obstacle.what, obstacle.remedy);
-	r = host_vfio_open(&host->vfio, host->device.address, host->device.iommu_group, err);
+	r = host_vfio_open(&host->vfio, container, host->device.address, host->device.iommu_group, err);
 	if (r)
 		return r;
 	if (options->bars == HOST_BARS_DMABUF)
 		return error_set(err, -ENOTSUP, "bars=dmabuf: %s", host_vfio_has_dmabuf(&host->vfio) ?
 				 "the kernel can do it (VFIO_DEVICE_FEATURE_DMA_BUF), this version of pintle does not use it yet; use bars=trap" :
 				 "the kernel has no VFIO_DEVICE_FEATURE_DMA_BUF for this device (Linux 6.19 and later with CONFIG_VFIO_PCI_DMABUF); use bars=trap");
-	host->vfio.method_fd = host_sysfs_open(HOST_SYSFS, O_WRONLY, "bus/pci/devices/%s/reset_method", host->device.address);
 	r = host_shape(host, options, &ops, err);
+	if (!r)
+		r = host_marks_open(&host->marks, &host->vfio, host->sysfs, &host->device, err);
 	if (r)
 		return r;
+	host->log = pci_function_log(host->pci);
+	if (mended)
+		log_warning(host->log, "%s: an earlier server ended while it was resetting the device: the kernel's list of reset methods %s", host->device.address,
+			    mended > 0 ? "is whole again" : "could not be made whole again");
+	r = host_methods_open(&host->methods, host->sysfs, host->records, &host->device);
+	if (r)
+		log_warning(host->log, "%s: no record can be kept in %s (%s): if this process is killed in the middle of a reset, sysfs reset_method stays narrowed",
+			    host->device.address, host->records, strerror(-r));
 	/* Whoever had it before may have left anything: it is offered only when it verifies. */
-	wrong = host_unclean(&host->vfio, host->msix_at);
-	if (wrong && !host_reset(&host->vfio, &host->device, host->msix_at, host->last, sizeof host->last))
+	if (!host_is_clean(&hands, wrong, sizeof wrong) && !host_reset(&hands, false, host->last, sizeof host->last))
 		return error_set(err, -EIO, "%s could not be made clean: %s, and then %s", host->device.address, wrong, host->last);
+	host_errors_clear(&host->marks, &host->vfio);
+	host_errors_read(&host->marks, &host->vfio, &host->errors);
 	return 0;
 }
 
@@ -230,6 +263,12 @@ int host_function_create(struct host_function **out, const struct host_function_
 		return error_errno(err, -ENOMEM, "cannot serve %s", options->address);
 	host->owner = owner;
 	host->vfio.fd = -1;
+	host->methods.fd = host->methods.record = -1;
+	host_marks_init(&host->marks);
+	host->marks.ready_ms = options->ready_ms ? options->ready_ms : READY_MS;
+	host->sysfs = options->sysfs ? options->sysfs : HOST_SYSFS;
+	host->dev = options->dev ? options->dev : "/dev";
+	host->records = options->records ? options->records : HOST_STATE;
 	host->check_ns = options->check_ns;
 	host->bars = options->bars;
 	host->events[0].fd = host->events[1].fd = -1;
@@ -237,7 +276,6 @@ int host_function_create(struct host_function **out, const struct host_function_
 	r = open_device(host, options, err);
 	if (r)
 		goto destroy;
-	host->log = pci_function_log(host->pci);
 	r = make_room(&host->held, &host->vfio);
 	if (!r)
 		r = make_room(&host->job.held, &host->vfio);
@@ -281,6 +319,8 @@ void host_function_destroy(struct host_function *host)
 	pci_function_destroy(host->pci);
 	host_mapping_destroy(host->mapping);
 	host_vfio_close(&host->vfio);
+	host_methods_close(&host->methods);
+	host_marks_close(&host->marks);
 	free(host->held.fds);
 	free(host->job.held.fds);
 	free(host->job.wanted.fds);
@@ -319,6 +359,13 @@ void host_function_status(const struct host_function *host, struct host_status *
 		.escalations = host->escalations,
 		.jobs = host->jobs,
 		.errors = host->events[0].count,
+		.has_errors = host->errors.known,
+		.correctable = host->errors.counts[HOST_ERROR_CORRECTABLE],
+		.nonfatal = host->errors.counts[HOST_ERROR_NONFATAL],
+		.fatal = host->errors.counts[HOST_ERROR_FATAL],
+		.fatal_resets = host->fatals,
+		.uncorrectable_status = host->errors.uncorrectable,
+		.correctable_status = host->errors.correctable,
 		.requests = host->events[1].count,
 		.bars = host->bars,
 		.waits_for = host->client_watch.loop ? host->client_pid : 0,

@@ -18,6 +18,7 @@
 #include "base/loop.h"
 #include "pci/function.h"
 
+struct host_container_ops;
 struct host_function;
 
 /* Who has a right to the device's BARs. */
@@ -33,6 +34,10 @@ struct host_function_options {
 	enum pci_bus_master_policy bus_master;
 	enum host_bars bars;
 	uint64_t check_ns; /* how often the hardware is looked at while a client is attached; 0: never */
+	/* Where things are, for tests; NULL, 0: where Linux has them. */
+	const char *sysfs, *dev, *records;
+	const struct host_container_ops *container;
+	unsigned ready_ms; /* how long a device may take until it answers after a reset (60,000, the kernel's own limit) */
 };
 
 /* Opens the device (the kernel resets it), and verifies that it is clean. Blocks: set-up. */
@@ -66,10 +71,14 @@ struct host_status {
 	uint64_t checks, found, healed; /* looks at the hardware; resets that nobody announced; those that were healed */
 	uint64_t resets, escalations, jobs;
 	uint64_t mappings, mapped_bytes; /* in the IOMMU */
-	uint64_t errors, requests; /* that the bus has reported (AER); of the host to have it back */
+	uint64_t errors, requests; /* uncorrectable, that the kernel has told of; of the host to have it back */
+	bool has_errors; /* the device reports errors (AER), so that what follows means something; as of the last look */
+	uint64_t correctable, nonfatal, fatal; /* the kernel's counts */
+	uint64_t fatal_resets; /* looks that have found a fatal error: the device was reset */
+	uint32_t uncorrectable_status, correctable_status; /* the device's own */
 	enum host_bars bars;
 	int waits_for; /* process that has to end before the device is offered again; 0: none */
-	char last[160]; /* what was found or went wrong last */
+	char last[200]; /* what was found or went wrong last */
 };
 void host_function_status(const struct host_function *host, struct host_status *status);
 

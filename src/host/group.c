@@ -130,4 +130,21 @@ static int unmap(struct host_vfio *vfio, uint64_t iova, uint64_t size)
 	return ioctl(vfio->container, VFIO_IOMMU_UNMAP_DMA, &order) ? -errno : 0;
 }
 
-const struct host_container_ops host_container_group = { "VFIO group", open_all, map, unmap, close_all };
+static ssize_t read_device(const struct host_vfio *vfio, void *data, size_t length, uint64_t at)
+{
+	return pread(vfio->fd, data, length, (off_t)at);
+}
+
+static ssize_t write_device(const struct host_vfio *vfio, const void *data, size_t length, uint64_t at)
+{
+	return pwrite(vfio->fd, data, length, (off_t)at);
+}
+
+static int control_device(const struct host_vfio *vfio, unsigned long request, void *argument)
+{
+	return ioctl(vfio->fd, request, argument);
+}
+
+const struct host_container_ops host_container_group = {
+	"VFIO group", open_all, map, unmap, close_all, read_device, write_device, control_device,
+};

@@ -107,7 +107,8 @@ static void wanted_irqs(const struct host_function *host, struct host_irqs *irqs
 		irqs->fds[i] = irq_target(set, modes[mode].kind, i);
 		any = any || irqs->fds[i] >= 0;
 	}
-	/* Bound lazily: a mode without a trigger is none. */
+	/* Bound lazily: a mode without a trigger is none. One that is on stays on while all of its vectors are masked: what the device has to say then is pending in it. */
+	any = any || (host->held.index == modes[mode].index && host->held.top);
 	irqs->index = any && has_client(host) ? modes[mode].index : -1;
 	if (irqs->index < 0)
 		irqs->count = 0;
@@ -122,6 +123,7 @@ static void irqs_copy(struct host_irqs *to, const struct host_irqs *from)
 {
 	to->index = from->index;
 	to->count = from->count;
+	to->top = from->top;
 	memcpy(to->fds, from->fds, from->count * sizeof *from->fds);
 }
 
@@ -215,17 +217,40 @@ static void found_reset(struct host_function *host, const struct host_job *job)
 	host_hardware_reset(host, LIFE_EVENT_UNANNOUNCED_RESET);
 }
 
+/* It has looked: what does that mean? */
+static void looked(struct host_function *host, const struct host_job *job)
+{
+	bool recovery = job->fatal || host->after_error;
+
+	host->checks++;
+	host->after_error = false;
+	if (job->lost) {
+		found_reset(host, job);
+	} else if (!job->ready && host->state == HOST_READY) {
+		if (job->fatal)
+			host->fatals++;
+		log_limited(LOG_LEVEL_ERROR, host->log, "%s: %s; it is reset", host->device.address, host->last);
+		host->wants_recovery = recovery;
+		host_hardware_reset(host, LIFE_EVENT_UNANNOUNCED_RESET);
+	} else if (job->said[0]) {
+		log_limited(LOG_LEVEL_WARNING, host->log, "%s: %s", host->device.address, job->said);
+	}
+	answer_check(host, job->lost && job->ready ? 1 : job->ready ? 0 : -EIO);
+}
+
 static void ended(struct helper_work *work)
 {
 	struct host_job *job = container_of(work, struct host_job, work);
 	struct host_function *host = container_of(job, struct host_function, job);
-	bool looked = job->look, was_reset = job->reset;
 
 	host->running = false;
 	host->held_command = job->held_command;
 	if (job->said[0])
 		say(host, job->said);
+	if (job->look || job->reset)
+		host_events_note(host, &job->errors);
 	if (job->ready) {
+		job->wanted.top = job->held.top;
 		irqs_copy(&host->held, &job->wanted);
 		host->held_unmask_fd = job->unmask_fd;
 		host->held_mask = job->mask;
@@ -233,18 +258,14 @@ static void ended(struct helper_work *work)
 	} else {
 		/* Not known: off and on the next time. */
 		host->held.index = job->held.index;
+		host->held.top = job->held.top;
 		host->held.count = 0;
 	}
-	if (was_reset)
+	if (job->reset)
 		reset_ended(host, job);
-	if (looked) {
-		host->checks++;
-		if (job->lost)
-			found_reset(host, job);
-		else if (!job->ready && host->state == HOST_READY)
-			host_hardware_reset(host, LIFE_EVENT_UNANNOUNCED_RESET);
-		answer_check(host, job->lost && job->ready ? 1 : job->ready ? 0 : -EIO);
-	} else if (!job->ready && host->state == HOST_READY && !was_reset) {
+	if (job->look) {
+		looked(host, job);
+	} else if (!job->ready && host->state == HOST_READY && !job->reset) {
 		log_limited(LOG_LEVEL_ERROR, host->log, "%s: %s; it is reset", host->device.address, host->last);
 		host_hardware_reset(host, LIFE_EVENT_UNANNOUNCED_RESET);
 	}
@@ -256,21 +277,24 @@ static void run(struct host_function *host)
 {
 	struct host_job *job = &host->job;
 
-	job->vfio = &host->vfio;
-	job->device = &host->device;
-	job->msix_at = host->msix_at;
+	job->hands = (struct host_hands){ &host->vfio, &host->methods, &host->marks };
 	job->held_command = host->held_command;
 	job->held_mask = host->held_mask;
 	job->held_unmask_fd = host->held_unmask_fd;
 	irqs_copy(&job->held, &host->held);
 	job->reset = host->wants_reset;
 	job->off = job->reset;
+	job->power = job->reset && host->wants_power;
+	job->recovery = job->reset && host->wants_recovery;
+	/* Whoever has asked for a look is answered by the one after the reset. */
 	job->look = host->wants_look && !job->reset;
 	job->lost = job->ready = false;
+	job->fatal = 0;
 	job->tries = 0;
 	job->error = 0;
 	job->said[0] = 0;
-	host->wants_reset = host->wants_look = false;
+	host->wants_look = host->wants_look && !job->look;
+	host->wants_reset = host->wants_power = host->wants_recovery = false;
 	host->running = true;
 	if (job->reset) {
 		/* Nobody waits for it, so that nothing that may be closed meanwhile is given to it: what is wanted comes with the next job. */
@@ -294,8 +318,14 @@ static void plan(struct host_function *host)
 	if (host->running)
 		return;
 	host->stale = false;
-	if (has_client(host) != (host->check.loop != NULL))
-		host_hardware_watch(host, has_client(host));
+	if (has_client(host) != host->attended) {
+		host->attended = !host->attended;
+		/* What has happened while nobody was there is found before anybody uses the device. */
+		host->wants_look = host->wants_look || (host->attended && host->state == HOST_READY);
+		/* It failed while nobody was there: once more, as at the end of a client. */
+		host->wants_reset = host->wants_reset || (host->attended && host->state == HOST_FAILED);
+		host_hardware_watch(host, host->attended);
+	}
 	if (host->state == HOST_FAILED && !host->wants_reset) {
 		host->wants_look = false;
 		answer_check(host, -EIO);
@@ -317,14 +347,17 @@ static void plan(struct host_function *host)
 
 void host_hardware_reset(struct host_function *host, enum life_event event)
 {
-	bool handover = event == LIFE_EVENT_DISCONNECT;
+	bool handover = event == LIFE_EVENT_DISCONNECT, power = event == LIFE_EVENT_POWER_RESET;
 
+	/* With any other it is the other's way. */
+	host->wants_power = power && (!host->wants_reset || host->wants_power);
 	host->wants_reset = true;
 	if (handover && !host->reset_holds) {
 		host->reset_holds = true;
 		life_hold(pci_function_life(host->pci));
 	}
-	if (event == LIFE_EVENT_DEVICE_RESET && !host->answer_holds && host->state != HOST_FAILED) {
+	/* The guest takes the device for ready 10 ms after D0, which is less than the kernel needs: it gets its answer when it is. */
+	if ((event == LIFE_EVENT_DEVICE_RESET || power) && !host->answer_holds && host->state != HOST_FAILED) {
 		host->answer_holds = true;
 		life_hold(pci_function_life(host->pci));
 		loop_timer_arm(host->owner, &host->patience, loop_clock() + PATIENCE_NS, patience_ended);
@@ -360,14 +393,15 @@ void host_hardware_watch(struct host_function *host, bool on)
 
 void host_function_check(struct host_function *host, void (*done)(void *context, int found), void *context)
 {
-	/* One at a time; who comes meanwhile is told what the first one finds out. */
-	if (host->asked.done) {
-		if (done)
-			done(context, -EBUSY);
+	/* Who is told is one at a time. */
+	if (host->asked.done && done) {
+		done(context, -EBUSY);
 		return;
 	}
-	host->asked.done = done;
-	host->asked.context = context;
+	if (done) {
+		host->asked.done = done;
+		host->asked.context = context;
+	}
 	host->wants_look = true;
 	plan_later(host);
 }

@@ -7,10 +7,14 @@
 #include <linux/pci_regs.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
+#include "base/mutate.h"
 #include "base/num.h"
 #include "host/private.h"
+
+#define RECOVERY_MS 3000u
+#define RECOVERY_STEP_MS 20u
 
 static int read_config(const struct host_vfio *vfio, uint32_t at, uint32_t *value, uint32_t width)
 {
@@ -21,92 +25,14 @@ static int read_config(const struct host_vfio *vfio, uint32_t at, uint32_t *valu
 	return r;
 }
 
-static int write_command(const struct host_vfio *vfio, uint16_t command)
-{
-	uint8_t bytes[2] = { (uint8_t)command, (uint8_t)(command >> 8) };
-
-	return host_vfio_write(vfio, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, bytes, sizeof bytes);
-}
-
-/* VFIO answers the identity from its own copy; the command register comes from the device. */
-static bool answers(const struct host_vfio *vfio, uint32_t *command)
-{
-	return !read_config(vfio, PCI_COMMAND, command, 2) && *command != 0xffff;
-}
-
-/* ---- resets ---- */
-
-const char *host_unclean(const struct host_vfio *vfio, uint32_t msix_at)
-{
-	uint32_t command, control;
-
-	if (!answers(vfio, &command))
-		return "it does not answer";
-	if (command & (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER))
-		return "its command register is not clear";
-	if (!msix_at)
-		return NULL;
-	if (read_config(vfio, msix_at + PCI_MSIX_FLAGS, &control, 2) || control == 0xffff)
-		return "its MSI-X capability does not answer";
-	if (control & PCI_MSIX_FLAGS_ENABLE)
-		return "its MSI-X is still enabled";
-	if (control & PCI_MSIX_FLAGS_MASKALL)
-		return "its MSI-X function mask (mask-all) is still set";
-	return NULL;
-}
-
-static int choose(const struct host_vfio *vfio, const char *methods)
-{
-	if (vfio->method_fd < 0)
-		return -EPERM;
-	return pwrite(vfio->method_fd, methods, strlen(methods), 0) < 0 ? -errno : 0;
-}
-
-static const char *try_reset(const struct host_vfio *vfio, uint32_t msix_at, int (*reset)(const struct host_vfio *))
-{
-	write_command(vfio, 0);
-	int r = reset(vfio);
-
-	return r ? strerror(-r) : host_unclean(vfio, msix_at);
-}
-
-unsigned host_reset(const struct host_vfio *vfio, const struct host_device *device, uint32_t msix_at, char *said, size_t size)
-{
-	char methods[HOST_NAME_MAX + 1], *rest = methods;
-	const char *wrong = try_reset(vfio, msix_at, host_vfio_reset);
-	unsigned tries = 1;
-
-	if (!wrong)
-		return tries;
-	/* The kernel's first choice has not helped: the others by name, in its order, the bus last. */
-	snprintf(methods, sizeof methods, "%s", device->reset_methods);
-	snprintf(said, size, "reset by %s: %s", strsep(&rest, " "), wrong);
-	for (char *method; wrong && (method = strsep(&rest, " "));) {
-		if (!*method)
-			continue;
-		tries++;
-		wrong = choose(vfio, method) ? "the method cannot be chosen" : try_reset(vfio, msix_at, host_vfio_reset);
-		if (wrong)
-			snprintf(said, size, "reset by %s: %s", method, wrong);
-	}
-	if (tries > 1)
-		choose(vfio, device->reset_methods);
-	if (wrong) {
-		tries++;
-		wrong = try_reset(vfio, msix_at, host_vfio_hot_reset);
-		if (wrong)
-			snprintf(said, size, "hot reset of the bus: %s", wrong);
-	}
-	return wrong ? 0 : tries;
-}
-
 /* ---- interrupts ---- */
 
 static int irqs_off(struct host_job *job)
 {
-	int r = job->held.index < 0 ? 0 : host_vfio_unbind(job->vfio, (unsigned)job->held.index);
+	int r = job->held.index < 0 ? 0 : host_vfio_unbind(job->hands.vfio, (unsigned)job->held.index);
 
 	job->held.index = -1;
+	job->held.top = 0;
 	return r;
 }
 
@@ -124,7 +50,10 @@ static int irqs_on(struct host_job *job)
 {
 	uint32_t count = used(&job->wanted);
 
-	return count ? host_vfio_bind(job->vfio, (unsigned)job->wanted.index, 0, count, job->wanted.fds) : 0;
+	int r = count ? host_vfio_bind(job->hands.vfio, (unsigned)job->wanted.index, 0, count, job->wanted.fds) : 0;
+
+	job->held.top = r || job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX ? 0 : count;
+	return r;
 }
 
 /*
@@ -136,11 +65,14 @@ static int irqs_again(struct host_job *job)
 	uint32_t was = same_mode ? used(&job->held) : 0;
 	int r = irqs_off(job);
 
-	if (!r && job->wanted.index >= 0)
+	if (!r && job->wanted.index >= 0) {
 		r = irqs_on(job);
+		/* Whatever comes of the rest: this is what the next one has to switch off. */
+		job->held.index = job->wanted.index;
+	}
 	for (uint32_t i = 0; !r && i < min_of(was, job->wanted.count); i++)
 		if (job->held.fds[i] >= 0 && job->wanted.fds[i] >= 0)
-			r = host_vfio_trigger(job->vfio, (unsigned)job->wanted.index, i);
+			r = host_vfio_trigger(job->hands.vfio, (unsigned)job->wanted.index, i);
 	return r;
 }
 
@@ -149,15 +81,16 @@ static int irqs_change(struct host_job *job)
 {
 	uint32_t was = used(&job->held), is = used(&job->wanted), index = (uint32_t)job->wanted.index;
 
-	if (!was || !is || index == VFIO_PCI_INTX_IRQ_INDEX || (is > was && !job->vfio->irqs_grow[index]))
+	if (!job->held.top || index == VFIO_PCI_INTX_IRQ_INDEX || (is > job->held.top && !job->hands.vfio->irqs_grow[index]))
 		return irqs_again(job);
+	job->held.top = max_of(job->held.top, is);
 	for (uint32_t i = 0; i < max_of(was, is);) {
 		uint32_t end = i;
 
 		while (end < max_of(was, is) && job->held.fds[end] != job->wanted.fds[end])
 			end++;
 		if (end > i) {
-			int r = host_vfio_bind(job->vfio, index, i, end - i, job->wanted.fds + i);
+			int r = host_vfio_bind(job->hands.vfio, index, i, end - i, job->wanted.fds + i);
 			if (r)
 				return r;
 		}
@@ -182,13 +115,13 @@ static int make_intx(struct host_job *job, bool fresh)
 
 	/* The kernel takes no second one in place of the first. */
 	if (!fresh && job->held_unmask_fd >= 0 && job->unmask_fd != job->held_unmask_fd)
-		r = host_vfio_unmask_fd(job->vfio, -1);
+		r = host_vfio_unmask_fd(job->hands.vfio, -1);
 	if (!r && job->unmask_fd >= 0 && (fresh || job->unmask_fd != job->held_unmask_fd))
-		r = host_vfio_unmask_fd(job->vfio, job->unmask_fd);
+		r = host_vfio_unmask_fd(job->hands.vfio, job->unmask_fd);
 	if (!r && (job->mask || fresh))
-		r = host_vfio_mask_intx(job->vfio, true);
+		r = host_vfio_mask_intx(job->hands.vfio, true);
 	if (!r && !job->mask && (fresh || job->unmask || job->held_mask))
-		r = host_vfio_mask_intx(job->vfio, false);
+		r = host_vfio_mask_intx(job->hands.vfio, false);
 	return r;
 }
 
@@ -206,41 +139,103 @@ static int make_irqs(struct host_job *job, bool again)
 
 /* ---- the whole ---- */
 
-/* Has the device been reset behind everyone's back? */
+/* Found in D3hot by somebody else's doing: a cycle, because the kernel believes that it is in D0. Only where No_Soft_Reset is clear has that reset anything. */
+static void wake(struct host_job *job)
+{
+	if (host_is_awake(job->hands.marks, job->hands.vfio))
+		return;
+	host_vfio_power_cycle(job->hands.vfio, job->hands.marks->power_at);
+	job->lost = job->hands.marks->soft_reset;
+	snprintf(job->said, sizeof job->said, "found in D3hot%s", job->lost ? ", which resets it" : ", woken; its state is kept");
+}
+
+#define WATCHED (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
+
+/* Has the device been reset behind everyone's back? false: it does not answer, or is not to be trusted any more. */
 static bool look(struct host_job *job)
 {
 	uint32_t command, control = 0;
+	char wrong[HOST_SAID];
 
-	if (!answers(job->vfio, &command)) {
+	host_errors_read(job->hands.marks, job->hands.vfio, &job->errors);
+	if (!host_answers(job->hands.vfio, &command)) {
 		snprintf(job->said, sizeof job->said, "the device does not answer (its command register reads as ones)");
 		return false;
 	}
-	if (job->msix_at && read_config(job->vfio, job->msix_at + PCI_MSIX_FLAGS, &control, 2))
+	job->fatal = host_errors_fatal(job->hands.marks, job->hands.vfio);
+	if (job->fatal) {
+		snprintf(job->said, sizeof job->said, "the bus reports a fatal error of the device (AER status %#x)", job->fatal);
+		return false;
+	}
+	wake(job);
+	if (job->hands.marks->msix_at && read_config(job->hands.vfio, job->hands.marks->msix_at + PCI_MSIX_FLAGS, &control, 2))
 		control = 0;
-	bool on = job->held.index == VFIO_PCI_MSIX_IRQ_INDEX && used(&job->held);
-	const uint32_t bits = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
-	if ((command & bits) == (job->held_command & bits) && (!on || (control & PCI_MSIX_FLAGS_ENABLE)))
-		return true;
-	job->lost = true;
-	snprintf(job->said, sizeof job->said, "reset by somebody else: command %#x instead of %#x, MSI-X %s", command, job->held_command,
-		 !on ? "not used" : control & PCI_MSIX_FLAGS_ENABLE ? "on" : "off");
+	bool on = job->held.index == VFIO_PCI_MSIX_IRQ_INDEX && job->held.top;
+	if ((command & WATCHED) != (job->held_command & WATCHED) || (on && !(control & PCI_MSIX_FLAGS_ENABLE))) {
+		job->lost = true;
+		snprintf(job->said, sizeof job->said, "reset by somebody else: command %#x instead of %#x, MSI-X %s", command, job->held_command,
+			 !on ? "not used" : control & PCI_MSIX_FLAGS_ENABLE ? "on" : "off");
+	} else if (!mutate(MUTATE_LAW2_BARS) && !host_marks_hold(job->hands.marks, wrong, sizeof wrong)) {
+		job->lost = true;
+		snprintf(job->said, sizeof job->said, "reset by somebody else: %s", wrong);
+	}
 	return true;
 }
 
 static bool verify(struct host_job *job)
 {
 	uint32_t command, control = 0;
-	const uint32_t bits = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	char wrong[HOST_SAID];
 
-	if (!answers(job->vfio, &command))
+	if (!host_answers(job->hands.vfio, &command)) {
+		snprintf(job->said, sizeof job->said, "it has ceased to answer");
 		return false;
-	if ((command & bits) != (job->wanted_command & bits)) {
+	}
+	if ((command & WATCHED) != (job->wanted_command & WATCHED)) {
 		snprintf(job->said, sizeof job->said, "the command register reads as %#x after %#x was written", command, job->wanted_command);
 		return false;
 	}
-	if (job->wanted.index != VFIO_PCI_MSIX_IRQ_INDEX || !used(&job->wanted))
+	if ((job->lost || job->reset) && !host_marks_hold(job->hands.marks, wrong, sizeof wrong)) {
+		snprintf(job->said, sizeof job->said, "%s", wrong);
+		return false;
+	}
+	if (job->wanted.index != VFIO_PCI_MSIX_IRQ_INDEX || !job->held.top)
 		return true;
-	return !read_config(job->vfio, job->msix_at + PCI_MSIX_FLAGS, &control, 2) && control & PCI_MSIX_FLAGS_ENABLE;
+	if (!read_config(job->hands.vfio, job->hands.marks->msix_at + PCI_MSIX_FLAGS, &control, 2) && control & PCI_MSIX_FLAGS_ENABLE)
+		return true;
+	snprintf(job->said, sizeof job->said, "MSI-X reads as off after it was switched on");
+	return false;
+}
+
+/*
+ * A fatal error makes the kernel reset the link, some tens of milliseconds after it has told us, and restore nothing: ours has to come after that. Where it does not (errors are the firmware's
+ * business) time is all that is lost.
+ */
+static void await_recovery(const struct host_job *job)
+{
+	unsigned left_ms = min_of(RECOVERY_MS, job->hands.marks->ready_ms);
+	char wrong[HOST_SAID];
+	uint32_t command;
+
+	while (left_ms >= RECOVERY_STEP_MS && host_answers(job->hands.vfio, &command) && host_marks_hold(job->hands.marks, wrong, sizeof wrong)) {
+		nanosleep(&(struct timespec){ .tv_nsec = RECOVERY_STEP_MS * 1000000L }, NULL);
+		left_ms -= RECOVERY_STEP_MS;
+	}
+}
+
+/* false: it has not come back. */
+static bool reset(struct host_job *job)
+{
+	char said[sizeof job->said] = "";
+
+	if (job->recovery)
+		await_recovery(job);
+	job->tries = host_reset(&job->hands, job->power, said, sizeof said);
+	if (said[0])
+		memcpy(job->said, said, sizeof said);
+	host_errors_read(job->hands.marks, job->hands.vfio, &job->errors);
+	job->held_command = 0;
+	return job->tries;
 }
 
 void host_job_run(struct helper_work *work)
@@ -251,18 +246,16 @@ void host_job_run(struct helper_work *work)
 		return;
 	if (job->off) {
 		/* The device stops before its interrupts and memory go. */
-		write_command(job->vfio, 0);
+		host_write_command(job->hands.vfio, 0);
 		job->held_command = 0;
 		irqs_off(job);
 	}
-	if (job->reset) {
-		job->tries = host_reset(job->vfio, job->device, job->msix_at, job->said, sizeof job->said);
-		if (!job->tries)
-			return;
-		job->held_command = 0;
-	}
+	if (job->reset && !reset(job))
+		return;
 	if (job->lost || job->reset || job->held_command != job->wanted_command)
-		job->error = write_command(job->vfio, job->wanted_command);
+		job->error = host_write_command(job->hands.vfio, job->wanted_command);
+	if (!job->error && job->lost)
+		host_marks_write(job->hands.marks, job->hands.vfio);
 	if (!job->error)
 		job->error = make_irqs(job, job->lost || job->reset);
 	if (job->error) {

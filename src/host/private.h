@@ -9,6 +9,8 @@
 #include "base/list.h"
 #include "host/function.h"
 #include "host/inventory.h"
+#include "host/marks.h"
+#include "host/methods.h"
 #include "host/vfio.h"
 
 /* Command register bits that are the hardware's business; the others are the table's. */
@@ -19,37 +21,48 @@ struct host_irqs {
 	int index; /* VFIO_PCI_*_IRQ_INDEX; -1: none */
 	uint32_t count;
 	int *fds; /* count; -1: not bound. Room for all vectors of the device */
+	uint32_t top; /* of what is held: so many messages the kernel has enabled, though all of them may be masked */
 };
 
-/* What one job on a helper thread does, in this order, and what it found. The helper touches nothing else but the device's descriptors. */
+/* All that a helper thread touches. */
+struct host_hands {
+	struct host_vfio *vfio;
+	const struct host_methods *methods;
+	struct host_marks *marks;
+};
+
+/* What one job on a helper thread does, in this order, and what it found. The helper touches nothing else. */
 struct host_job {
 	struct helper_work work;
-	struct host_vfio *vfio;
-	const struct host_device *device;
+	struct host_hands hands;
 	/* orders */
+	bool recovery; /* the kernel resets the link by itself: that comes first */
 	bool look; /* compare with what is held before anything else */
 	bool off; /* interrupts unbound and command 0 first: before a reset of a handover */
 	bool reset; /* with escalation until it verifies */
+	bool power; /* that reset is D3hot to D0, if that helps */
 	uint16_t held_command, wanted_command;
 	struct host_irqs held, wanted; /* wanted.fds are not closed while the life is held */
 	bool mask, held_mask; /* INTx */
 	bool unmask; /* after a delivery, which has masked it */
 	int unmask_fd, held_unmask_fd;
 	uint64_t unmasks; /* of the client, when this was ordered */
-	uint32_t msix_at; /* its capability in the hardware's configuration space; 0: none */
 	/* findings */
 	bool lost; /* the hardware was not what was held */
+	uint32_t fatal; /* new fatal errors: the device is not to be trusted until it has been reset */
+	struct host_errors errors; /* after a look or a reset */
 	bool ready; /* it answers, and is what was wanted */
 	unsigned tries; /* resets */
 	int error;
-	char said[160];
+	char said[200];
 };
 
 void host_job_run(struct helper_work *work);
-/* Is the hardware as after a reset? On a helper thread, or at set-up. NULL: yes; else what is not. */
-const char *host_unclean(const struct host_vfio *vfio, uint32_t msix_at);
-/* Resets by one method after another until it verifies. The number of tries; 0: none has helped. */
-unsigned host_reset(const struct host_vfio *vfio, const struct host_device *device, uint32_t msix_at, char *said, size_t size);
+/* Is the hardware as after a reset? On a helper thread, or at set-up; what is not is said. */
+bool host_is_clean(const struct host_hands *hands, char *said, size_t size);
+/* Resets by one method after another until it verifies, power: first by D3hot to D0. The number of tries; 0: none has helped. */
+unsigned host_reset(const struct host_hands *hands, bool power, char *said, size_t size);
+int host_write_command(const struct host_vfio *vfio, uint16_t command);
 
 #define HOST_CLIENT_UNKNOWN (-2) /* as a pidfd: there is one, of which nothing is known */
 
@@ -70,10 +83,12 @@ struct host_function {
 	struct log_source *log;
 	struct pci_function *pci;
 	struct host_device device;
+	const char *sysfs, *dev, *records;
 	struct host_vfio vfio;
+	struct host_methods methods;
+	struct host_marks marks; /* the helper's while a job runs */
 	struct host_mapping *mapping;
 	struct life_listener listener;
-	uint32_t msix_at;
 	uint64_t check_ns;
 	struct loop_timer check;
 	/* capabilities that are passed on: where they are for the guest, and in the hardware */
@@ -89,6 +104,10 @@ struct host_function {
 	bool running; /* job */
 	bool posted; /* message */
 	bool wants_reset, wants_look;
+	bool wants_power; /* the reset is D3hot to D0 */
+	bool wants_recovery; /* the kernel's own comes before it */
+	bool after_error; /* of the bus, and nobody has looked since */
+	bool attended; /* a client is there, as far as the checks know */
 	bool reset_holds; /* the life, until that reset has ended (a handover) */
 	bool answer_holds; /* the life, until that reset has ended or patience is at its end */
 	struct loop_timer patience;
@@ -120,14 +139,16 @@ struct host_function {
 	void *stopped_context;
 	bool stopping;
 
-	uint64_t checks, found, healed, resets, escalations, jobs;
-	char last[160];
+	uint64_t checks, found, healed, resets, escalations, jobs, fatals;
+	struct host_errors errors;
+	char last[200];
 };
 
 /* shape.c: makes host->pci from the open device. */
 int host_shape(struct host_function *host, const struct host_function_options *options, const struct pci_device_ops *ops, struct pintle_error *err);
 
 /* events.c */
+void host_events_note(struct host_function *host, const struct host_errors *errors);
 int host_events_create(struct host_function *host);
 void host_events_destroy(struct host_function *host);
 

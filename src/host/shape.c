@@ -39,7 +39,7 @@ static void offer_areas(const struct host_function *host, unsigned bar, struct s
 
 	if (!region->mappable || options->type == PCI_BAR_IO || options->type == PCI_BAR_NONE || region->size < page)
 		return;
-	if (host->msix_at && shape->options.msix_bar == bar) {
+	if (host->marks.msix_at && shape->options.msix_bar == bar) {
 		begin = shape->options.msix_table_offset / page * page;
 		end = align_up((uint64_t)shape->options.msix_table_offset + 16 * (uint64_t)shape->options.irq.msix_vectors, page);
 	}
@@ -52,7 +52,7 @@ static void offer_areas(const struct host_function *host, unsigned bar, struct s
 }
 
 /* Extended capabilities that only tell something are passed on, in a chain of their own that begins with an empty one. */
-static void read_extended(const struct host_function *host, struct shape *shape)
+static void read_extended(struct host_function *host, struct shape *shape)
 {
 	uint32_t at = PCI_CFG_SPACE_SIZE, header;
 
@@ -60,7 +60,9 @@ static void read_extended(const struct host_function *host, struct shape *shape)
 		header = config(host, at, 4);
 		if (!header || header == UINT32_MAX)
 			return;
-		if (PCI_EXT_CAP_ID(header) != PCI_EXT_CAP_ID_DSN)
+		if (PCI_EXT_CAP_ID(header) == PCI_EXT_CAP_ID_ERR)
+			host->marks.errors_at = at;
+		if (PCI_EXT_CAP_ID(header) != PCI_EXT_CAP_ID_DSN || shape->options.extended)
 			continue;
 		uint32_t next = PCI_CFG_SPACE_SIZE + 4;
 
@@ -70,7 +72,6 @@ static void read_extended(const struct host_function *host, struct shape *shape)
 		store_le32(shape->extended + 12, config(host, at + 8, 4));
 		shape->options.extended = shape->extended;
 		shape->options.extended_length = 16;
-		return;
 	}
 }
 
@@ -125,7 +126,7 @@ static void read_msix(struct host_function *host, struct shape *shape, uint32_t 
 {
 	uint32_t table = config(host, at + PCI_MSIX_TABLE, 4), pba = config(host, at + PCI_MSIX_PBA, 4);
 
-	host->msix_at = at;
+	host->marks.msix_at = at;
 	shape->options.irq.msix_vectors = (config(host, at + PCI_MSIX_FLAGS, 2) & PCI_MSIX_FLAGS_QSIZE) + 1;
 	shape->options.msix_bar = table & PCI_MSIX_TABLE_BIR;
 	shape->options.msix_table_offset = table & PCI_MSIX_TABLE_OFFSET;
@@ -147,9 +148,13 @@ static void read_capabilities(struct host_function *host, struct shape *shape)
 		uint8_t id = (uint8_t)config(host, at, 1);
 		uint32_t length = passed_length(host, id, at);
 
-		if (id == PCI_CAP_ID_EXP)
+		if (id == PCI_CAP_ID_EXP) {
 			shape->options.no_pcie = false;
-		else if (id == PCI_CAP_ID_MSIX)
+			host->marks.express_at = at;
+		} else if (id == PCI_CAP_ID_PM) {
+			host->marks.power_at = at;
+			shape->options.soft_reset = !(config(host, at + PCI_PM_CTRL, 2) & PCI_PM_CTRL_NO_SOFT_RESET);
+		} else if (id == PCI_CAP_ID_MSIX)
 			read_msix(host, shape, at);
 		else if (id == PCI_CAP_ID_MSI)
 			shape->options.irq.msi_vectors = max_of(host->vfio.irqs[VFIO_PCI_MSI_IRQ_INDEX], 1u);

@@ -5,10 +5,9 @@
 #include "host/vfio.h"
 
 #include <errno.h>
+#include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/num.h"
@@ -25,7 +24,7 @@ static void read_regions(struct host_vfio *vfio)
 
 		vfio->regions[i] = (struct host_vfio_region){ 0 };
 		/* There may be none of that kind (VGA, ROM): that is no error. */
-		if (ioctl(vfio->fd, VFIO_DEVICE_GET_REGION_INFO, &info))
+		if (vfio->ops->control(vfio, VFIO_DEVICE_GET_REGION_INFO, &info))
 			continue;
 		vfio->regions[i] = (struct host_vfio_region){
 			.size = info.size,
@@ -42,21 +41,21 @@ static void read_irqs(struct host_vfio *vfio)
 	for (unsigned i = 0; i < VFIO_PCI_NUM_IRQS; i++) {
 		struct vfio_irq_info info = { .argsz = sizeof info, .index = i };
 
-		vfio->irqs[i] = ioctl(vfio->fd, VFIO_DEVICE_GET_IRQ_INFO, &info) ? 0 : info.count;
+		vfio->irqs[i] = vfio->ops->control(vfio, VFIO_DEVICE_GET_IRQ_INFO, &info) ? 0 : info.count;
 		vfio->irqs_grow[i] = vfio->irqs[i] && !(info.flags & VFIO_IRQ_INFO_NORESIZE);
 	}
 }
 
-int host_vfio_open(struct host_vfio *vfio, const char *address, int group, struct pintle_error *err)
+int host_vfio_open(struct host_vfio *vfio, const struct host_container_ops *ops, const char *address, int group, struct pintle_error *err)
 {
 	struct vfio_device_info info = { .argsz = sizeof info };
 	int r;
 
-	*vfio = (struct host_vfio){ .ops = &host_container_group, .fd = -1, .container = -1, .group = -1, .method_fd = -1 };
+	*vfio = (struct host_vfio){ .ops = ops, .fd = -1, .container = -1, .group = -1 };
 	r = vfio->ops->open(vfio, address, group, err);
 	if (r)
 		return r;
-	if (ioctl(vfio->fd, VFIO_DEVICE_GET_INFO, &info) || !(info.flags & VFIO_DEVICE_FLAGS_PCI)) {
+	if (vfio->ops->control(vfio, VFIO_DEVICE_GET_INFO, &info) || !(info.flags & VFIO_DEVICE_FLAGS_PCI)) {
 		host_vfio_close(vfio);
 		return error_set(err, -ENODEV, "VFIO does not know %s as a PCI device", address);
 	}
@@ -71,9 +70,7 @@ void host_vfio_close(struct host_vfio *vfio)
 	if (!vfio->ops)
 		return;
 	vfio->ops->close(vfio);
-	if (vfio->method_fd >= 0)
-		close(vfio->method_fd);
-	vfio->fd = vfio->group = vfio->container = vfio->method_fd = -1;
+	vfio->fd = vfio->group = vfio->container = -1;
 }
 
 /* ---- registers ---- */
@@ -89,7 +86,7 @@ int host_vfio_read(const struct host_vfio *vfio, unsigned region, uint64_t offse
 
 	if (r)
 		return r;
-	ssize_t got = pread(vfio->fd, data, length, (off_t)(vfio->regions[region].offset + offset));
+	ssize_t got = vfio->ops->read(vfio, data, length, vfio->regions[region].offset + offset);
 	return got == (ssize_t)length ? 0 : got < 0 ? -errno : -EIO;
 }
 
@@ -99,7 +96,7 @@ int host_vfio_write(const struct host_vfio *vfio, unsigned region, uint64_t offs
 
 	if (r)
 		return r;
-	ssize_t done = pwrite(vfio->fd, data, length, (off_t)(vfio->regions[region].offset + offset));
+	ssize_t done = vfio->ops->write(vfio, data, length, vfio->regions[region].offset + offset);
 	return done == (ssize_t)length ? 0 : done < 0 ? -errno : -EIO;
 }
 
@@ -116,7 +113,7 @@ static int set_irqs(const struct host_vfio *vfio, unsigned index, uint32_t flags
 	*set = (struct vfio_irq_set){ .argsz = (uint32_t)(sizeof *set + payload), .flags = flags, .index = index, .start = start, .count = count };
 	if (fds)
 		memcpy(set->data, fds, payload);
-	r = ioctl(vfio->fd, VFIO_DEVICE_SET_IRQS, set) ? -errno : 0;
+	r = vfio->ops->control(vfio, VFIO_DEVICE_SET_IRQS, set) ? -errno : 0;
 	free(set);
 	return r;
 }
@@ -157,16 +154,34 @@ bool host_vfio_has_dmabuf(const struct host_vfio *vfio)
 {
 	struct vfio_device_feature feature = { .argsz = sizeof feature, .flags = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF };
 
-	return !ioctl(vfio->fd, VFIO_DEVICE_FEATURE, &feature);
+	return !vfio->ops->control(vfio, VFIO_DEVICE_FEATURE, &feature);
 }
 
 /* ---- resets ---- */
+
+int host_vfio_power_cycle(const struct host_vfio *vfio, uint32_t at)
+{
+	static const uint8_t states[] = { 3, 0 };
+	uint8_t control[2] = { 0 };
+	int r = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(states) && !r; i++) {
+		r = host_vfio_read(vfio, VFIO_PCI_CONFIG_REGION_INDEX, at + PCI_PM_CTRL, control, sizeof control);
+		if (r)
+			return r;
+		/* Whoever clears what has been signalled (PME) is the guest's driver. */
+		control[0] = (uint8_t)((control[0] & ~PCI_PM_CTRL_STATE_MASK) | states[i]);
+		control[1] &= (uint8_t)~(PCI_PM_CTRL_PME_STATUS >> 8);
+		r = host_vfio_write(vfio, VFIO_PCI_CONFIG_REGION_INDEX, at + PCI_PM_CTRL, control, sizeof control);
+	}
+	return r;
+}
 
 int host_vfio_reset(const struct host_vfio *vfio)
 {
 	if (!vfio->can_reset)
 		return -EOPNOTSUPP;
-	return ioctl(vfio->fd, VFIO_DEVICE_RESET) ? -errno : 0;
+	return vfio->ops->control(vfio, VFIO_DEVICE_RESET, NULL) ? -errno : 0;
 }
 
 int host_vfio_hot_reset(const struct host_vfio *vfio)
@@ -179,7 +194,7 @@ int host_vfio_hot_reset(const struct host_vfio *vfio)
 	*reset = (struct vfio_pci_hot_reset){ .argsz = sizeof *reset + sizeof(int32_t), .count = 1 };
 	/* The kernel looks whether the groups given own all that is on the bus. */
 	reset->group_fds[0] = vfio->group;
-	r = ioctl(vfio->fd, VFIO_DEVICE_PCI_HOT_RESET, reset) ? -errno : 0;
+	r = vfio->ops->control(vfio, VFIO_DEVICE_PCI_HOT_RESET, reset) ? -errno : 0;
 	free(reset);
 	return r;
 }

@@ -21,7 +21,7 @@ struct host_vfio_region {
 	bool readable, writable, mappable;
 };
 
-/* Memory that the device may reach. The container is behind this table so that iommufd can follow. */
+/* The way to the kernel, with the memory that the device may reach: behind this table so that iommufd can follow, and tests. */
 struct host_vfio;
 struct host_container_ops {
 	const char *name;
@@ -30,6 +30,10 @@ struct host_container_ops {
 	int (*map)(struct host_vfio *vfio, uint64_t iova, uint64_t size, unsigned access, void *host); /* access: DMA_READ, DMA_WRITE */
 	int (*unmap)(struct host_vfio *vfio, uint64_t iova, uint64_t size);
 	void (*close)(struct host_vfio *vfio);
+	/* On the device's descriptor, as the system calls of these names: -1 and errno. */
+	ssize_t (*read)(const struct host_vfio *vfio, void *data, size_t length, uint64_t at);
+	ssize_t (*write)(const struct host_vfio *vfio, const void *data, size_t length, uint64_t at);
+	int (*control)(const struct host_vfio *vfio, unsigned long request, void *argument);
 };
 extern const struct host_container_ops host_container_group; /* /dev/vfio/GROUP and type 1, version 2 */
 
@@ -37,7 +41,6 @@ struct host_vfio {
 	const struct host_container_ops *ops;
 	int fd; /* the device's */
 	int container, group;
-	int method_fd; /* sysfs reset_method, to choose by: a confined process opens no files; -1: the choice is the kernel's */
 	bool can_reset;
 	struct host_vfio_region regions[VFIO_PCI_NUM_REGIONS];
 	uint32_t irqs[VFIO_PCI_NUM_IRQS]; /* how many of each index */
@@ -47,7 +50,7 @@ struct host_vfio {
 };
 
 /* Opens the device, which the kernel resets meanwhile. 0 or a negative errno with what to do in err. */
-int host_vfio_open(struct host_vfio *vfio, const char *address, int group, struct pintle_error *err);
+int host_vfio_open(struct host_vfio *vfio, const struct host_container_ops *ops, const char *address, int group, struct pintle_error *err);
 /* The kernel resets the device once more. Accepts one that was not opened (fd -1). */
 void host_vfio_close(struct host_vfio *vfio);
 
@@ -68,6 +71,8 @@ int host_vfio_unmask_fd(const struct host_vfio *vfio, int fd);
 /* Can the kernel give out BARs as DMA buffers, which it can revoke? */
 bool host_vfio_has_dmabuf(const struct host_vfio *vfio);
 
+/* D3hot and D0 again, by the kernel, which keeps the time that PCI wants (10 ms each) and what such a reset clears in configuration space. at: the PM capability. */
+int host_vfio_power_cycle(const struct host_vfio *vfio, uint32_t at);
 /* VFIO_DEVICE_RESET: by the kernel's first method for this function alone. */
 int host_vfio_reset(const struct host_vfio *vfio);
 /* VFIO_DEVICE_PCI_HOT_RESET: the whole bus, which is allowed only where every group of it is this one. */

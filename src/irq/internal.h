@@ -84,6 +84,9 @@ struct irq_set {
 	uint64_t unmasks;
 	bool intx_reported; /* the level that the call-back was told last */
 	struct loop_fd unmask_watch; /* the resample eventfd */
+	struct loop_fd lose_watch; /* physical functions: where a vector goes that has interrupts to lose */
+	struct irq_messages *lose_messages; /* that vector, the one that had them last */
+	uint32_t lose_vector;
 	bool reporting; /* call-backs are being called further up the stack */
 	bool destroyed; /* freed when neither `message` nor a call-back can touch it */
 
@@ -103,6 +106,9 @@ struct irq_set {
 bool irq_refresh(struct irq_set *set, struct irq_messages *messages, uint32_t vector);
 void irq_drive_line(struct irq_set *set);
 void irq_notify_owner(struct irq_set *set);
+/* irq_lose.c: the end of lose_watch. */
+void irq_lose_destroy(struct irq_set *set);
+
 /* What is to be bound below may be another now. */
 static inline void irq_tell_below(struct irq_set *set)
 {

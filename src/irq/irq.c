@@ -63,7 +63,7 @@ int irq_create(struct irq_set **out, const struct irq_options *options, struct l
 	set->owner = life_owner(life);
 	set->log = log;
 	set->has_intx = options->intx;
-	set->intx.fd = set->err.fd = set->req.fd = set->unmask_watch.fd = -1;
+	set->intx.fd = set->err.fd = set->req.fd = set->unmask_watch.fd = set->lose_watch.fd = -1;
 	atomic_init(&set->mode, IRQ_INTX);
 	list_init(&set->dying_wait.link);
 	list_init(&set->take_back_wait.link);
@@ -90,6 +90,7 @@ void irq_destroy(struct irq_set *set)
 		return;
 	loop_assert_owner(set->owner);
 	irq_bind_destroy(set);
+	irq_lose_destroy(set);
 	set->destroyed = true;
 	if (!atomic_load(&set->posted) && !set->reporting)
 		free_set(set);
@@ -301,7 +302,8 @@ int irq_inject(struct irq_set *set, enum irq_kind kind, uint32_t vector)
 	} else if (kind != IRQ_INTX) {
 		irq_signal(set, kind);
 	} else if (set->intx.fd >= 0 && !set->intx.masked && irq_uses_intx(set)) {
-		set->intx.masked = true;
+		/* A physical function's line is masked by the kernel when it delivers, and whatever unmasks it may not come by here. */
+		set->intx.masked = !set->below;
 		set->intx.delivered++;
 		event_fd_signal(set->intx.fd);
 	}
@@ -500,7 +502,8 @@ int irq_target(const struct irq_set *set, enum irq_kind kind, uint32_t vector)
 	case IRQ_MSIX:
 	case IRQ_MSI: {
 		const struct irq_vector *v = kind == IRQ_MSIX ? &set->msix.vectors[vector] : &set->msi.vectors[vector];
-		return max_of(atomic_load_explicit(&v->deliver, memory_order_relaxed), -1);
+		int where = atomic_load_explicit(&v->deliver, memory_order_relaxed);
+		return where == IRQ_LOST ? set->lose_watch.fd : max_of(where, -1);
 	}
 	case IRQ_INTX:
 		return irq_uses_intx(set) ? set->intx.fd : -1;

@@ -123,7 +123,7 @@ uint64_t irq_unmasks(const struct irq_set *set);
 
 /*
  * For tests of drivers: the next count interrupts of a vector of the enabled message mode are lost, as a faulty path below would lose them: not delivered and not pending. 0 ends it.
- * -ENOTSUP with INTx, -EINVAL out of range.
+ * -ENOTSUP with INTx, -EINVAL out of range. Of a physical function one vector at a time: -EBUSY; true when the life has settled.
  */
 int irq_lose(struct irq_set *set, uint32_t vector, uint32_t count);
 uint32_t irq_lost(const struct irq_set *set, enum irq_kind kind, uint32_t vector); /* how many were */

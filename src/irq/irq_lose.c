@@ -4,6 +4,9 @@
  * others pay nothing for it.
  */
 #include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "irq/internal.h"
 
@@ -24,6 +27,56 @@ void irq_lose_one(struct irq_set *set, struct irq_messages *messages, uint32_t v
 	}
 }
 
+/* ---- physical functions: the kernel delivers into an eventfd that leads nowhere ---- */
+
+static void came(struct loop_fd *watch, uint32_t ready)
+{
+	struct irq_set *set = container_of(watch, struct irq_set, lose_watch);
+	const struct irq_vector *v = &set->lose_messages->vectors[set->lose_vector];
+	uint64_t count;
+
+	(void)ready;
+	if (read(watch->fd, &count, sizeof count) != sizeof count)
+		return;
+	/* One more than there are to lose stands for all that came meanwhile. */
+	for (uint64_t most = (uint64_t)atomic_load(&v->to_lose) + 1; count && most; count--, most--)
+		irq_lose_one(set, set->lose_messages, set->lose_vector);
+}
+
+static int begin_below(struct irq_set *set, struct irq_messages *messages, uint32_t vector)
+{
+	if (set->lose_messages && (set->lose_messages != messages || set->lose_vector != vector) &&
+	    atomic_load(&set->lose_messages->vectors[set->lose_vector].to_lose))
+		return -EBUSY;
+	if (set->lose_watch.fd < 0) {
+		int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (fd < 0)
+			return -errno;
+		int r = loop_fd_add(set->owner, &set->lose_watch, fd, EPOLLIN, came);
+		if (r) {
+			set->lose_watch.fd = -1;
+			close(fd);
+			return r;
+		}
+	}
+	set->lose_messages = messages;
+	set->lose_vector = vector;
+	return 0;
+}
+
+void irq_lose_destroy(struct irq_set *set)
+{
+	int fd = set->lose_watch.fd;
+
+	if (fd < 0)
+		return;
+	loop_fd_remove(&set->lose_watch);
+	set->lose_watch.fd = -1;
+	close(fd);
+}
+
+/* ---- whoever asks for it ---- */
+
 int irq_lose(struct irq_set *set, uint32_t vector, uint32_t count)
 {
 	loop_assert_owner(set->owner);
@@ -32,6 +85,11 @@ int irq_lose(struct irq_set *set, uint32_t vector, uint32_t count)
 		return -ENOTSUP;
 	if (vector >= messages->count)
 		return -EINVAL;
+	if (set->below && count) {
+		int r = begin_below(set, messages, vector);
+		if (r)
+			return r;
+	}
 	atomic_store(&messages->vectors[vector].to_lose, count);
 	if (irq_refresh(set, messages, vector))
 		life_touch(set->life);

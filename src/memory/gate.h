@@ -3,9 +3,10 @@
  * The gate (law 1): guest memory is touched only while it is open.
  *
  * A gate is a word of conditions that close it; it is open when none is set. What the bits mean is said in life/life.h.
- * The owner alone writes the word. The threads that run queues read it, relaxed, before every request they take and every
- * completion they publish; that is enough because the owner, having closed the gate, asks for a quiescent point of each of them
- * (loop_quiesce) before it answers: a unit that saw the gate open is over by then, and a later one sees it closed.
+ * The owner alone writes the word. The threads that run queues read it before every request they take and every
+ * completion they publish; closing needs no more order than that, because the owner, having closed the gate, asks for a quiescent point of each of them
+ * (loop_quiesce) before it answers: a unit that saw the gate open is over by then, and a later one sees it closed. Opening releases and reading acquires: a
+ * queue that was started behind a closed gate (a restored one) finds everything that was set before it opened.
  */
 #ifndef MEMORY_GATE_H
 #define MEMORY_GATE_H
@@ -22,7 +23,7 @@ struct gate {
 
 static inline uint32_t gate_conditions(const struct gate *gate)
 {
-	return atomic_load_explicit(&gate->closed_by, memory_order_relaxed);
+	return atomic_load_explicit(&gate->closed_by, memory_order_acquire);
 }
 
 static inline bool gate_is_open(const struct gate *gate)

@@ -43,12 +43,14 @@ static int config_write(struct pci_function *function, uint32_t offset, const ui
 	pci_config_write(function, offset, data, length);
 	if (function->conditions_stale)
 		pci_conditions_update(function);
-	/* One write may have started both; the one that resets more goes last. */
+	/* One write may have started several; the one that resets more goes last. */
 	if (function->bist_started)
 		pci_reset(function, LIFE_EVENT_UNANNOUNCED_RESET);
+	if (function->power_started)
+		pci_reset(function, LIFE_EVENT_POWER_RESET);
 	if (function->flr_started)
 		pci_reset(function, LIFE_EVENT_FLR);
-	function->bist_started = function->flr_started = false;
+	function->bist_started = function->flr_started = function->power_started = false;
 	if (function->ops->config_written)
 		function->ops->config_written(function->device);
 	return 0;

@@ -56,6 +56,7 @@ int pci_function_create(struct pci_function **out, const struct pci_function_opt
 	log_source_init(&function->log, "%s", function->name);
 	function->ops = options->ops;
 	function->device = options->device;
+	function->soft_reset = options->soft_reset;
 	memcpy(function->bars, options->bars, sizeof function->bars);
 	function->irq_options = options->irq;
 	function->msix_bar = options->msix_bar;

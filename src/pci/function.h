@@ -155,6 +155,7 @@ struct pci_function_options {
 	struct irq_options irq;
 	unsigned msix_bar; /* with irq.msix_vectors: the BAR that holds table and PBA */
 	uint32_t msix_table_offset, msix_pba_offset; /* 8-aligned; the function serves these areas itself */
+	bool soft_reset; /* D3hot to D0 resets it (No_Soft_Reset = 0), as POWER_RESET */
 	bool no_pcie; /* conventional PCI: no PCIe capability, so no FLR */
 	const uint8_t *extended; /* extended capabilities, read-only: what stands from 0x100 on; NULL: none */
 	uint32_t extended_length;
@@ -214,6 +215,15 @@ int pci_function_save(struct pci_function *function, uint32_t level, pci_saved_f
 void pci_function_resume(struct pci_function *function);
 /* On a function that has had no client yet. On an error it is as new, and err says what differs. */
 int pci_function_restore(struct pci_function *function, const void *file, size_t length, struct pintle_error *err);
+
+/* What a road has to remember of its function, as sections of the function's file. */
+struct pci_road_state {
+	/* What goes wrong is the writer's error. */
+	void (*save)(void *context, struct state_writer *writer);
+	/* Before anything of the function is restored: looks at the sections and takes what it needs. */
+	int (*restore)(void *context, const struct state_reader *reader, struct pintle_error *err);
+};
+void pci_function_set_road(struct pci_function *function, const struct pci_road_state *road, void *context); /* NULL: none */
 
 /* ---- what a device asks ---- */
 

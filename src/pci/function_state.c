@@ -394,6 +394,8 @@ static int collect(struct pci_function *function, struct pci_request *request)
 	save_registers(function, &saving->writer);
 	save_interrupts(function, &saving->writer);
 	save_gate(function, &saving->writer);
+	if (function->road)
+		function->road->save(function->road_context, &saving->writer);
 	life_hold(life);
 	function->ops->save(function->device, &saving->writer, device_saved, saving);
 	return 0;
@@ -434,6 +436,13 @@ static void on_stopped(struct pci_request *request, int result)
 	}
 	state_writer_fail(&saving->writer, result, "a function in state \"%s\" cannot be saved", life_state_name(saving->state));
 	finish(saving);
+}
+
+void pci_function_set_road(struct pci_function *function, const struct pci_road_state *road, void *context)
+{
+	loop_assert_owner(function->owner);
+	function->road = road;
+	function->road_context = context;
 }
 
 int pci_function_save(struct pci_function *function, uint32_t level, pci_saved_fn *done, void *context, struct pintle_error *err)
@@ -489,6 +498,8 @@ static int restore(struct pci_function *function, const struct state_reader *rea
 
 	memcpy(bytes, function->config.reset, sizeof bytes);
 	int result = check_identity(function, reader, err);
+	if (!result && function->road)
+		result = function->road->restore(function->road_context, reader, err);
 	if (!result)
 		result = load_registers(function, reader, bytes, &master_seen, &intx, err);
 	if (!result)

@@ -31,7 +31,8 @@ struct pci_function {
 	enum pci_bus_master_policy bus_master;
 	bool master_seen; /* the driver has set bus master since the last reset */
 	bool conditions_stale; /* a register was written that the conditions depend on */
-	bool bist_started, flr_started; /* by the access that is being walked */
+	bool soft_reset; /* D3hot to D0 resets */
+	bool bist_started, flr_started, power_started; /* by the access that is being walked */
 	_Atomic bool intx; /* any thread: the Interrupt Status bit */
 
 	/* the queue of requests: one at a time, the next when it has settled */
@@ -44,6 +45,8 @@ struct pci_function {
 	void (*after)(struct pci_function *function); /* the next step of `current`, when what it began has settled */
 
 	struct pci_saving *saving; /* function_state.c; NULL: not being saved */
+	const struct pci_road_state *road; /* NULL: none */
+	void *road_context;
 
 	/* handover */
 	struct dma_commit commit;

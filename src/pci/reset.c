@@ -43,7 +43,7 @@ static void reset_ended(struct pci_function *function)
 
 static void device_reset(struct pci_function *function, enum life_event event)
 {
-	if (event == LIFE_EVENT_FLR && mutate(MUTATE_LAW8_FLR))
+	if ((event == LIFE_EVENT_FLR && mutate(MUTATE_LAW8_FLR)) || (event == LIFE_EVENT_POWER_RESET && mutate(MUTATE_LAW8_POWER)))
 		return;
 	if (function->ops->reset)
 		function->ops->reset(function->device, event);
@@ -256,6 +256,7 @@ int pci_reset(struct pci_function *function, enum life_event event)
 		[LIFE_EVENT_DISCONNECT] = leave,
 		[LIFE_EVENT_DEVICE_RESET] = reset_all,
 		[LIFE_EVENT_FLR] = reset_all,
+		[LIFE_EVENT_POWER_RESET] = reset_all,
 		[LIFE_EVENT_SECONDARY_BUS_RESET] = reset_all,
 		[LIFE_EVENT_VM_RESET] = reset_all,
 		[LIFE_EVENT_UNANNOUNCED_RESET] = reset_unannounced,

@@ -19,6 +19,18 @@ static const struct state_kind kinds[] = {
 	{ "virtio-blk", 1, 1, false },
 	/* A reader without it would process the rings of a function whose gate is closed. */
 	{ "gate", 1, 2, false },
+	/* Channel devices, zPCI, and the classes that came with them. */
+	{ "virtio-rng", 1, 3, false },
+	{ "virtio-balloon", 1, 3, false },
+	{ "channel-device", 1, 3, false },
+	{ "subchannel", 1, 3, false },
+	{ "virtio-ccw", 1, 3, false },
+	{ "channel-subsystem", 1, 3, false },
+	{ "vacant-subchannel", 1, 3, false },
+	{ "chsc-event", 1, 3, false },
+	{ "zpci", 1, 3, false },
+	{ "zpci-machine", 1, 3, false },
+	{ "zpci-event", 1, 3, false },
 };
 
 const uint8_t state_magic[STATE_MAGIC] = { 'P', 'I', 'N', 'T', 'L', 'E', 'S', 'T' };

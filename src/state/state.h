@@ -18,7 +18,7 @@
 #define STATE_FORMAT 1u
 /* What readers of this version and of older ones understand: docs/state.md has what each level added. */
 #define STATE_LEVEL_OLDEST 1u
-#define STATE_LEVEL 2u
+#define STATE_LEVEL 3u
 
 /* Limits, each beyond what a function can have: 64 MiB of parked data a thread, 64 queues of 1024 requests, 40 fields. */
 #define STATE_SIZE_MAX (UINT32_C(1) << 30)

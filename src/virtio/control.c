@@ -301,7 +301,7 @@ void control_discard(struct virtio_run *run)
 		struct virtio_request *request = list_entry(link, struct virtio_request, link);
 		struct virtio_slot *slot = slot_of(request);
 		if (!slot->published && !slot->restart)
-			run->class->release(run->queue, request);
+			run_release(run, request);
 	}
 	run_free(run);
 }

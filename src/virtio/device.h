@@ -67,7 +67,7 @@ struct virtio_class {
 	void (*batch_end)(struct virtio_queue *queue);
 	/*
 	 * The back end has ended this request and the gate is open: copies results to the guest, sets written. On the queue's I/O thread. 0, or -EFAULT, -EREMOTE, -EINTR: is
-	 * called again later (must then do everything again).
+	 * called again later (must then do everything again). This one and release may be NULL where every request ends in start.
 	 */
 	int (*publish)(struct virtio_queue *queue, struct virtio_request *request);
 	/* The request will never be published (reset); its back-end operation has ended or never began. Frees what the class holds for it. On the I/O thread. */

@@ -200,6 +200,13 @@ static inline struct virtio_slot *slot_at(const struct virtio_run *run, unsigned
 	return (struct virtio_slot *)(run->slots + index * run->stride);
 }
 
+/* The class lets go of a request that will never be published. */
+static inline void run_release(struct virtio_run *run, struct virtio_request *request)
+{
+	if (run->class->release)
+		run->class->release(run->queue, request);
+}
+
 /* ---- device.c ---- */
 void device_pin(struct virtio_device *device);
 void device_unpin(struct virtio_device *device);

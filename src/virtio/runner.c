@@ -95,7 +95,7 @@ static int publish_request(struct virtio_run *run, struct virtio_slot *slot)
 	struct virtio_request *request = &slot->request;
 	request->state = VIRTIO_REQUEST_STARTED;
 	run->in_flight++;
-	int rc = run->class->publish(run->queue, request);
+	int rc = run->class->publish ? run->class->publish(run->queue, request) : VIRTIO_DONE;
 	if (rc == VIRTIO_PENDING) {
 		run->started_some = true;
 		return rc;
@@ -430,7 +430,7 @@ void runner_unit(struct virtio_run *run, bool pop)
 
 static void orphan_ended(struct virtio_run *run, struct virtio_request *request)
 {
-	run->class->release(run->queue, request);
+	run_release(run, request);
 	request->state = VIRTIO_REQUEST_FREE;
 	run->orphans--;
 	run->lane->ended_some = true;

@@ -172,7 +172,7 @@ static void let_go(struct virtio_run *run, struct virtio_request *request)
 {
 	struct virtio_slot *slot = slot_of(request);
 	if (!slot->published && !slot->restart)
-		run->class->release(run->queue, request);
+		run_release(run, request);
 }
 
 /* ---- moving ---- */

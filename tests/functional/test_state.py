@@ -31,6 +31,26 @@ def test_levels():
     assert status == 1 and '"gate"' in err
 
 
+# file, a section that came with level 3, a line of what is shown
+@pytest.mark.parametrize("name, section, line", [
+    ("rng-pci", "virtio-rng", ["class", '"rng"']),
+    ("rng-ccw", "channel-device", ["control-unit-model", "0x4"]),
+    ("rng-zpci", "zpci", ["table-base", "0x100000000"]),
+    ("balloon-pci", "virtio-balloon", ["shown-target", "0x64"]),
+    ("balloon-ccw", "channel-device", ["revision", "0x2"]),
+    ("subchannel", "channel-device", ["program", "0x4"]),
+    ("css", "channel-subsystem", ["adapters", "0x28"]),
+    ("zpci", "zpci-machine", ["suppression", "0x1000"]),
+])
+def test_roads_and_classes(name, section, line):
+    path = GOLDEN / f"{name}-level3.state"
+    status, out, err = state("show", path)
+    assert (status, err) == (0, "") and line in [words.split() for words in out.splitlines()]
+    assert state("check", path)[0] == state("check", path, "--level", 3)[0] == 0
+    status, _, err = state("check", path, "--level", 2)
+    assert status == 1 and f'"{section}"' in err and "level 3" in err
+
+
 @pytest.mark.parametrize("damage, words", [
     (lambda b: b[:-1], "cut off"),
     (lambda b: b[:5], "no saved state"),

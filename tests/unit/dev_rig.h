@@ -6,25 +6,11 @@
 #ifndef TESTS_DEV_RIG_H
 #define TESTS_DEV_RIG_H
 
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 
-#include "base/loop.h"
-#include "base/num.h"
+#include "rig_head.h"
 #include "virtio/device.h"
 
-#define RIG_CHECK(condition)                                                                     \
-	do {                                                                                     \
-		if (!(condition)) {                                                              \
-			fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                                 \
-		}                                                                                \
-	} while (0)
-
-#define RIG_BASE UINT64_C(0x100000)
 #define RIG_SIZE (24u << 20)
 #define RIG_QUEUE 64u
 #define RIG_QUEUES 5u /* most */
@@ -89,8 +75,7 @@ static inline void rig_settle(struct dev_rig *rig)
 	life_wait(rig->life, &s.wait, rig_settled);
 	while (!s.ended)
 		loop_turn(rig->loop, 1000);
-	while (loop_turn(rig->loop, 0))
-		;
+	rig_turn_loop(rig->loop);
 }
 
 /* Features are those that are offered but for these. */

@@ -7,31 +7,16 @@
 
 #include <linux/pci_regs.h>
 #include <linux/virtio_blk.h>
-#include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
-#include <linux/virtio_ring.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/num.h"
 #include "pci/internal.h"
+#include "rig_head.h"
 #include "state/state.h"
 #include "virtio/dev/blk.h"
 #include "virtio/transport/pci.h"
 
-#define RIG_CHECK(condition)                                                                     \
-	do {                                                                                     \
-		if (!(condition)) {                                                              \
-			fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                                 \
-		}                                                                                \
-	} while (0)
-
-#define BIT(n) (UINT64_C(1) << (n))
-#define RIG_BASE UINT64_C(0x100000)
 #define RIG_SIZE 0x20000u
 #define RIG_DESCRIPTORS RIG_BASE
 #define RIG_AVAIL (RIG_BASE + 0x1000)
@@ -51,6 +36,9 @@ struct state_rig {
 	struct pci_function *function;
 	unsigned queues;
 	uint64_t delay_ns;
+	uint64_t features; /* that the driver accepts, but VERSION_1 */
+	/* Another device than a disk. */
+	int (*make)(struct virtio_device **out, struct loop *const *io, struct loop *owner, struct pintle_error *err);
 	/* the file that a save has given */
 	bool saved;
 	int result;
@@ -61,25 +49,34 @@ struct state_rig {
 
 static inline void rig_turn(struct state_rig *rig)
 {
-	while (loop_turn(rig->loop, 0) > 0)
-		;
+	rig_turn_loop(rig->loop);
 }
 
-/* queues and delay_ns are set before, or 0. */
-static inline void rig_begin(struct state_rig *rig)
+static inline void rig_make_disk(struct state_rig *rig)
 {
 	struct pintle_error err = { 0 };
 	struct block_options block = { .backend = "memory", .size = RIG_DISK, .delay_ns = rig->delay_ns ? rig->delay_ns : 1 };
-	struct virtio_pci_options pci = { .name = "d0", .msix = true };
-
-	log_source_init(&rig->log, "test");
-	if (!rig->loop)
-		RIG_CHECK(!loop_create(&rig->loop, "test", &err));
 	struct blk_options blk = { .name = "d0", .serial = "serial", .queues = rig->queues ? rig->queues : 2, .queue_size = RIG_ENTRIES, .writeback_switch = true,
 				   .io_loops = &rig->loop, .io_loop_count = 1,
 				   .ring_features = BIT(VIRTIO_F_RING_PACKED) | BIT(VIRTIO_F_IN_ORDER) | BIT(VIRTIO_F_RING_RESET) };
 	RIG_CHECK(!block_open(&blk.block, &block, &rig->log, &err));
 	RIG_CHECK(!blk_create(&rig->device, &blk, rig->loop, &err));
+	rig->features = BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE);
+}
+
+/* queues and delay_ns (of a disk), or make, are set before. */
+static inline void rig_begin(struct state_rig *rig)
+{
+	struct pintle_error err = { 0 };
+	struct virtio_pci_options pci = { .name = "d0", .msix = true };
+
+	log_source_init(&rig->log, "test");
+	if (!rig->loop)
+		RIG_CHECK(!loop_create(&rig->loop, "test", &err));
+	if (rig->make)
+		RIG_CHECK(!rig->make(&rig->device, &rig->loop, rig->loop, &err));
+	else
+		rig_make_disk(rig);
 	RIG_CHECK(!virtio_pci_create(&rig->function, rig->device, &pci, rig->loop, &err));
 }
 
@@ -140,14 +137,14 @@ static inline void rig_attach(struct state_rig *rig, uint8_t *memory)
 static inline void rig_start_driver(struct state_rig *rig)
 {
 	const unsigned hello = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER;
-	const uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE);
+	const uint64_t features = BIT(VIRTIO_F_VERSION_1) | rig->features;
 	uint32_t msix = rig->function->msix_at;
 
 	rig_write(rig, PCI_REGION_CONFIG, PCI_BASE_ADDRESS_4, 4, 0xe0000000);
 	rig_write(rig, PCI_REGION_CONFIG, PCI_INTERRUPT_LINE, 1, 11);
 	rig_write(rig, PCI_REGION_CONFIG, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	rig_write(rig, PCI_REGION_CONFIG, msix + PCI_MSIX_FLAGS, 2, PCI_MSIX_FLAGS_ENABLE);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 3 && i < irq_count(pci_function_irq(rig->function), IRQ_MSIX); i++) {
 		rig_write(rig, 1, 16 * i, 4, 0xfee00000);
 		rig_write(rig, 1, 16 * i + 8, 4, 0x40 + i);
 		rig_write(rig, 1, 16 * i + 12, 4, 0);

@@ -34,6 +34,7 @@ struct driver {
 	bool in_handler, reading;
 	/* what the driver has read last */
 	_Atomic uint32_t pages, command;
+	uint32_t actual; /* as the driver has said it last, little-endian; the processor's */
 	_Atomic uint64_t reads;
 	_Atomic uint64_t inflates, inflated;
 	/* changes */
@@ -357,6 +358,7 @@ static void handle_waiting(struct driver *driver, unsigned round)
 				memcpy(d->buffer, bytes, 4);
 				memcpy(d->buffer + 4, bytes, 4);
 				assert_int_equal(drive_css_command(d, DRIVE_CCW_WRITE_CONF, 0, 8), 0);
+				memcpy(&driver->actual, bytes, sizeof driver->actual);
 			}
 			took_config(driver, bytes);
 		}
@@ -413,6 +415,7 @@ static void threads(void **state)
 	struct pintle_balloon_status status;
 	pintle_balloon_look_ccw(driver.b.device, &status);
 	assert_int_equal(status.target, (uint64_t)driver.wanted_pages * 4096);
+	assert_int_equal(status.actual, (uint64_t)le32toh(driver.actual) * 4096);
 	end(&driver);
 }
 
@@ -572,6 +575,7 @@ static void test_rng(void **state)
 	for (unsigned i = 0; i < 4096; i++)
 		zeros += rig.memory.host[0x300000 + i] == 0;
 	assert_true(zeros < 100);
+	assert_int_equal(pintle_rng_bytes_ccw(rng.device), 4096);
 	disk_end(&rng);
 	rig_end(&rig);
 }

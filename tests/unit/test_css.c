@@ -392,13 +392,12 @@ static void test_chsc(void **state)
 	}
 	assert_int_equal(chsc(rig, page, 16, 0x7777), 4);
 	assert_int_equal(load_be16(page + 16), 8);
-	assert_int_equal(chsc(rig, page, 16, 0x0006), 4);
-	assert_int_equal(chsc(rig, page, 16, 0x0012), 4);
 	assert_int_equal(chsc(rig, page, 4088, 0x0010), 3); /* no room for the answer */
 	/* Characteristics. */
 	assert_int_equal(chsc(rig, page, 16, 0x0010), 1);
 	assert_int_equal(load_be16(page + 16), 4080);
 	assert_int_equal(load_be32(page + 28), 0x00479000);
+	assert_int_equal(load_be32(page + 24 + 2040), 0x70800000);
 	/* Channel path 0, and no other. */
 	memset(page, 0, sizeof page);
 	assert_int_equal(chsc(rig, page, 16, 0x0002), 1);
@@ -442,6 +441,51 @@ static void test_chsc(void **state)
 	assert_true(atomic_load(&rig->css->sets_enabled));
 	page[7] = 0;
 	assert_int_equal(chsc(rig, page, 0x400, 0x0031), 0x101);
+}
+
+/* What is behind a subchannel, by its control unit; and the configuration that there is not. */
+static void test_chsc_configuration(void **state)
+{
+	struct rig *rig = *state;
+	uint8_t page[4096] = { 0 };
+
+	page[11] = 1;
+	assert_int_equal(chsc(rig, page, 16, 0x0006), 1);
+	assert_int_equal(load_be16(page + 16), 8 + 64);
+	assert_int_equal(page[24], 0xc0);
+	assert_int_equal(page[25], 0x80); /* path mask */
+	assert_int_equal(load_be16(page + 26), 0x0b10);
+	assert_int_equal(load_be16(page + 40), 0x0b10); /* the control unit at path 0 */
+	assert_int_equal(load_be16(page + 42), 0);
+	assert_int_equal(page[56], 0); /* there is no subchannel 1 */
+	assert_int_equal(load_be16(page + 62), 1);
+	page[5] = 1; /* nor any in set 1 */
+	assert_int_equal(chsc(rig, page, 16, 0x0006), 1);
+	assert_int_equal(page[24], 0);
+	page[5] = 0;
+	store_be16(page + 10, 0xffff); /* as many as there is room for */
+	assert_int_equal(chsc(rig, page, 16, 0x0006), 1);
+	assert_int_equal(load_be16(page + 16), 8 + (4096 - 16 - 8) / 32 * 32);
+	static const struct {
+		uint8_t at, value;
+	} wrong[] = { { 4, 0x20 }, { 5, 0x10 }, { 9, 1 }, { 6, 1 } };
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		memset(page, 0, sizeof page);
+		page[wrong[i].at] = wrong[i].value;
+		assert_int_equal(chsc(rig, page, 16, 0x0006), 3);
+	}
+	memset(page, 0, sizeof page);
+	memset(page + 24, 0xff, sizeof page - 24);
+	assert_int_equal(chsc(rig, page, 16, 0x0012), 1);
+	assert_int_equal(load_be16(page + 16), 0x8d8);
+	for (size_t i = 4; i < 0x8d8; i++)
+		assert_int_equal(page[16 + i], 0);
+	assert_int_equal(chsc(rig, page, 4088, 0x0012), 3); /* no room */
+	for (unsigned at = 4; at < 6; at++) {
+		memset(page, 0, sizeof page);
+		page[at] = 1;
+		assert_int_equal(chsc(rig, page, 16, 0x0012), 3);
+	}
 }
 
 static void test_events(void **state)
@@ -507,6 +551,7 @@ int main(void)
 		T(test_places),
 		T(test_machine_reset),
 		T(test_chsc),
+		T(test_chsc_configuration),
 		T(test_events),
 		T(test_diagnose),
 	};

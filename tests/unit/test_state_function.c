@@ -13,6 +13,7 @@
 
 #include <pintle/pintle.h>
 
+#include "state_golden.h"
 #include "state_rig.h"
 
 static uint8_t memory[RIG_SIZE] __attribute__((aligned(4096)));
@@ -416,65 +417,26 @@ static void test_hostile(void **state)
 	rig_end_all(&to);
 }
 
-/* ---- golden: files of before are read by today's reader, and today's writer writes the same sections ---- */
+/* ---- golden ---- */
 
-static void same_sections(const void *a, size_t a_length, const void *b, size_t b_length)
-{
-	struct state_reader x, y;
-	struct pintle_error err = { 0 };
-
-	assert_int_equal(state_reader_open(&x, a, a_length, &err), 0);
-	assert_int_equal(state_reader_open(&y, b, b_length, &err), 0);
-	assert_int_equal(x.level, y.level);
-	assert_int_equal(x.count, y.count);
-	for (size_t i = 0; i < x.count; i++) {
-		assert_string_equal(x.sections[i].name, y.sections[i].name);
-		/* Which version wrote it is not what is compared. */
-		if (x.sections[i].advisory)
-			continue;
-		assert_int_equal(x.sections[i].version, y.sections[i].version);
-		assert_int_equal(x.sections[i].instance, y.sections[i].instance);
-		assert_int_equal(x.sections[i].length, y.sections[i].length);
-		assert_memory_equal(x.sections[i].fields, y.sections[i].fields, x.sections[i].length);
-	}
-	state_reader_close(&x);
-	state_reader_close(&y);
-}
-
-/* PINTLE_GOLDEN=write makes those that are missing. */
 static void check_golden(const char *name, uint32_t level)
 {
 	struct state_rig from, to = { 0 };
 	struct pintle_error err = { 0 };
-	char path[512];
-	static uint8_t golden[65536];
 
 	begin_busy(&from);
 	if (level < 2)
 		rig_write(&from, PCI_REGION_CONFIG, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 	assert_int_equal(rig_save(&from, level), 0);
 	rig_end_all(&from);
-	snprintf(path, sizeof path, STATE_GOLDEN "/%s", name);
-	if (getenv("PINTLE_GOLDEN")) {
-		FILE *out = fopen(path, "wbx");
-		if (out) {
-			assert_int_equal(fwrite(from.file, 1, from.length, out), from.length);
-			fclose(out);
-		}
-	}
-	FILE *in = fopen(path, "rb");
-	if (!in)
-		fail_msg("%s is missing", path);
-	size_t length = fread(golden, 1, sizeof golden, in);
-	fclose(in);
-	same_sections(golden, length, from.file, from.length);
-	free(from.file);
+	golden_same(name, &from.file, &from.length);
 	rig_begin(&to);
-	if (pci_function_restore(to.function, golden, length, &err))
+	if (pci_function_restore(to.function, from.file, from.length, &err))
 		fail_msg("%s: %s", name, err.text);
 	rig_turn(&to);
 	assert_int_equal(rig_save(&to, level), 0);
-	same_sections(golden, length, to.file, to.length);
+	same_sections(from.file, from.length, to.file, to.length);
+	free(from.file);
 	free(to.file);
 	rig_end_all(&to);
 }

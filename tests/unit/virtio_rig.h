@@ -10,40 +10,24 @@
 #define TESTS_UNIT_VIRTIO_RIG_H
 
 #include <errno.h>
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/mutate.h"
-#include "base/num.h"
+#include "rig_head.h"
 #include "virtio/device_private.h"
 
-/* On any thread; cmocka's own are the test's thread's. */
-#define RIG_CHECK(condition)                                                                      \
-	do {                                                                                      \
-		if (!(condition)) {                                                               \
-			fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                                  \
-		}                                                                                 \
-	} while (0)
-
-#define BIT(n) (UINT64_C(1) << (n))
 #define RIG_QUEUES 2u
 #define RIG_ENTRIES 16u /* of a ring; two descriptors a request */
 #define RIG_SLOTS (RIG_ENTRIES / 2)
 #define RIG_PAGE 4096u
-#define RIG_BASE UINT64_C(0x100000)
 #define RIG_SIZE (64u * RIG_PAGE)
 #define RIG_RING(q) (RIG_BASE + (q) * 4 * RIG_PAGE)
 #define RIG_AVAIL(q) (RIG_RING(q) + RIG_PAGE)

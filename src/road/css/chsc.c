@@ -33,7 +33,7 @@ struct call {
 /* 0x0010: what the channel subsystem can do. Bits: dynamic I/O; multiple subchannel sets, adapter interruptions; the commands of this file. */
 #define GENERAL_0 UINT32_C(0x03000000)
 #define GENERAL_1 UINT32_C(0x00479000)
-#define CHSC_0 UINT32_C(0x40000000)
+#define CHSC_0 UINT32_C(0x70800000)
 #define GENERAL_SIZE 2040u
 #define CHSC_SIZE 2032u
 
@@ -89,6 +89,48 @@ static int subchannel_description(struct call *call)
 		}
 		call->length += 32;
 	}
+	return RESPONSE_DONE;
+}
+
+/*
+ * 0x0006: store subchannel control-unit data, an entry for each number asked for. Every device is a control unit of its own, whose number is the device's; format 0 alone.
+ */
+static int control_unit_data(struct call *call)
+{
+	unsigned set = call->request[5] & 3, first = load_be16(call->request + 6), last = load_be16(call->request + 10);
+
+	if (first > last || (call->request[4] & 0x20) || (call->request[5] & 0xf0) || call->request[9])
+		return RESPONSE_INVALID; /* another channel-subsystem image, another format */
+	for (unsigned number = first; number <= last && call->room - call->length >= 32; number++) {
+		uint8_t *entry = call->response + call->length;
+		struct css_slot *slot = css_slot(call->css, set, number);
+		store_be16(entry + 6, (uint16_t)number);
+		if (slot) {
+			ranked_lock(&call->css->host.lock);
+			bool valid = slot->subchannel.flags & PMCW_VALID;
+			entry[0] = (uint8_t)(0x80 | (valid ? 0x40 : 0)); /* as above */
+			entry[1] = valid ? slot->subchannel.pim : 0;
+			store_be16(entry + 2, valid ? slot->subchannel.device_number : 0);
+			/* Paths (8 to 15): path 0 has identifier 0. The number of the control unit at the first path. */
+			store_be16(entry + 16, valid ? slot->subchannel.device_number : 0);
+			ranked_unlock(&call->css->host.lock);
+		}
+		call->length += 32;
+	}
+	return RESPONSE_DONE;
+}
+
+/*
+ * 0x0012: store configuration information. The configuration is the VMM's and has no definition that a program could change: no mode, no token, nothing in reserve, one partition without a number
+ * or a name, which is what all zeroes say.
+ */
+#define CONFIGURATION_SIZE 0x8d8u
+
+static int configuration(struct call *call)
+{
+	if (call->request[4] & 0x2f || call->request[5] || call->room < CONFIGURATION_SIZE)
+		return RESPONSE_INVALID; /* another image or format; of every subchannel set there is as little */
+	call->length = CONFIGURATION_SIZE;
 	return RESPONSE_DONE;
 }
 
@@ -154,8 +196,10 @@ static const struct {
 } commands[] = {
 	{ 0x0002, path_description },
 	{ 0x0004, subchannel_description },
+	{ 0x0006, control_unit_data },
 	{ 0x000e, event_information },
 	{ 0x0010, characteristics },
+	{ 0x0012, configuration },
 	{ 0x0024, qdio_description },
 	{ 0x0031, domain_attributes },
 };

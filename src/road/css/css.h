@@ -27,6 +27,8 @@ struct css_slot {
 	struct list link; /* css->slots */
 	/* owner: the way out, or a machine reset */
 	bool asked, leaving;
+	struct css_saving *saving; /* state.c; NULL: not being saved */
+	bool gone_waits; /* for the end of the saving */
 	struct dma_commit commit;
 	void (*done)(void *context);
 	void *done_context;
@@ -64,10 +66,16 @@ struct css {
 int css_create(struct css **out, struct loop *owner, const struct pintle_css_options *options, struct pintle_error *err);
 void css_destroy(struct css *css);
 int css_add(struct css *css, struct channel_device *device, const struct pintle_css_place *place, uint32_t *schid, struct pintle_error *err);
+/* mapped: the device has the guest's memory already. */
+int css_add_mapped(struct css *css, struct channel_device *device, const struct pintle_css_place *place, bool mapped, uint32_t *schid,
+		   struct pintle_error *err);
 int css_remove(struct css *css, struct channel_device *device, bool force, void (*done)(void *), void *context);
 int css_reset(struct css *css, void (*done)(void *), void *context);
 /* The guest has disabled a subchannel whose removal was asked for. Owner. */
 void css_given_up(struct css *css, struct subchannel *subchannel);
+/* Finds or makes a subchannel that has no device. -EEXIST, -ENOMEM. */
+int css_vacant_slot(struct css *css, unsigned set, unsigned number, struct css_slot **out, struct pintle_error *err);
+void css_offer_again(struct channel_device *device);
 void css_report_subchannel(struct css *css, const struct subchannel *subchannel);
 
 /* Finds a subchannel: 0, a negative program-interruption code, or 3: there is none. */
@@ -86,5 +94,18 @@ int css_chsc(struct css *css, uint8_t *page);
 int64_t css_notify(struct css *css, uint64_t gpr1, uint64_t gpr2, uint64_t gpr3);
 int css_suppression(struct css *css, uint8_t isc, uint32_t mode);
 int css_event(struct css *css, uint8_t type, uint8_t content, const void *data, size_t length);
+
+/* ---- state.c: saved state (law 7); owner ---- */
+
+typedef void css_saved_fn(void *context, int result, void *file, size_t length, const struct pintle_error *err);
+
+/* As pintle_channel_device_save and its companions. */
+int css_save_device(struct channel_device *device, uint32_t level, css_saved_fn *done, void *context, struct pintle_error *err);
+void css_resume_device(struct channel_device *device);
+int css_restore_device(struct css *css, struct channel_device *device, const void *file, size_t length, uint32_t *schid, struct pintle_error *err);
+int css_save(struct css *css, uint32_t level, void **file, size_t *length, struct pintle_error *err);
+int css_restore(struct css *css, const void *file, size_t length, struct pintle_error *err);
+/* device.c: what has waited for the end of a saving. */
+void css_saving_over(struct css_slot *slot);
 
 #endif

@@ -70,6 +70,15 @@ static int make_slot(struct css *css, unsigned set, unsigned number, struct css_
 	return 0;
 }
 
+int css_vacant_slot(struct css *css, unsigned set, unsigned number, struct css_slot **out, struct pintle_error *err)
+{
+	*out = css_slot(css, set, number);
+	if (*out)
+		return (*out)->subchannel.device ? error_set(err, -EEXIST, "subchannel %u.%04x is in use", set, number) : 0;
+	int result = make_slot(css, set, number, out);
+	return result ? error_set(err, result, "no memory for a subchannel") : 0;
+}
+
 static bool number_is_used(struct css *css, uint8_t set, uint16_t device_number)
 {
 	list_for_each_safe(link, tmp, &css->slots) {
@@ -96,11 +105,7 @@ static int find_place(struct css *css, const struct pintle_css_place *place, str
 		}
 	if (number > 0xffff)
 		return error_set(err, -ENOSPC, "every subchannel of set %u is in use", place->ssid);
-	*out = css_slot(css, place->ssid, number);
-	if (*out)
-		return (*out)->subchannel.device ? error_set(err, -EEXIST, "subchannel %u.%04x is in use", place->ssid, number) : 0;
-	int result = make_slot(css, place->ssid, number, out);
-	return result ? error_set(err, result, "no memory for a subchannel") : 0;
+	return css_vacant_slot(css, place->ssid, number, out, err);
 }
 
 static void nothing(struct dma_commit *commit)
@@ -108,27 +113,34 @@ static void nothing(struct dma_commit *commit)
 	(void)commit;
 }
 
-static int connect_device(struct css *css, struct css_slot *slot, struct channel_device *device, struct pintle_error *err)
+/* One that was unplugged is offered again. */
+void css_offer_again(struct channel_device *device)
 {
-	/* One that was unplugged is offered again. */
-	if (life_state(device->life) == LIFE_STATE_GONE) {
-		life_move(device->life, LIFE_EVENT_PLUG);
-		life_open(device->life, LIFE_DETACHING);
-	}
+	if (life_state(device->life) != LIFE_STATE_GONE || device->subchannel)
+		return;
+	life_move(device->life, LIFE_EVENT_PLUG);
+	life_open(device->life, LIFE_DETACHING);
+}
+
+static int connect_device(struct css *css, struct css_slot *slot, struct channel_device *device, bool mapped, struct pintle_error *err)
+{
+	css_offer_again(device);
 	if (life_state(device->life) != LIFE_STATE_FREE)
 		return error_set(err, -EBUSY, "%s is in use, or in quarantine", device->name);
-	int result = channel_memory_map(&css->host.memory, device->dma, err);
+	int result = mapped ? 0 : channel_memory_map(&css->host.memory, device->dma, err);
 	if (result < 0)
 		return result;
 	/* Nobody has removed anything and nobody reads: settled at once. */
-	dma_space_commit(device->dma, &slot->commit, nothing);
+	if (!mapped)
+		dma_space_commit(device->dma, &slot->commit, nothing);
 	device->subchannel = &slot->subchannel;
 	life_move(device->life, LIFE_EVENT_CONNECT);
 	life_open(device->life, LIFE_NO_CLIENT);
 	return 0;
 }
 
-int css_add(struct css *css, struct channel_device *device, const struct pintle_css_place *place, uint32_t *schid, struct pintle_error *err)
+int css_add_mapped(struct css *css, struct channel_device *device, const struct pintle_css_place *place, bool mapped, uint32_t *schid,
+		   struct pintle_error *err)
 {
 	struct css_slot *slot = NULL;
 
@@ -139,7 +151,7 @@ int css_add(struct css *css, struct channel_device *device, const struct pintle_
 	if (result < 0)
 		return result;
 	assert(slot);
-	result = connect_device(css, slot, device, err);
+	result = connect_device(css, slot, device, mapped, err);
 	if (result < 0)
 		return result;
 	struct subchannel *subchannel = &slot->subchannel;
@@ -165,6 +177,11 @@ int css_add(struct css *css, struct channel_device *device, const struct pintle_
 	return 0;
 }
 
+int css_add(struct css *css, struct channel_device *device, const struct pintle_css_place *place, uint32_t *schid, struct pintle_error *err)
+{
+	return css_add_mapped(css, device, place, false, schid, err);
+}
+
 /* ---- going ---- */
 
 static void gone(void *context)
@@ -173,6 +190,17 @@ static void gone(void *context)
 	struct css_slot *slot = slot_of(subchannel);
 	void (*done)(void *) = slot->done;
 
+	/* The end of a saving, which it has made vain, comes first: what it began with the device is over then. */
+	if (slot->saving) {
+		slot->gone_waits = true;
+		return;
+	}
+	slot->gone_waits = false;
+	/* It was saved and not resumed: that is over with its stay. */
+	ranked_lock(&subchannel->host->lock);
+	subchannel->frozen = false;
+	ranked_unlock(&subchannel->host->lock);
+	life_open(subchannel->device->life, LIFE_STOPPED);
 	subchannel->device->subchannel = NULL;
 	subchannel->device = NULL;
 	slot->leaving = false;
@@ -180,6 +208,12 @@ static void gone(void *context)
 	assert_no_lock();
 	if (done)
 		done(slot->done_context);
+}
+
+void css_saving_over(struct css_slot *slot)
+{
+	if (slot->gone_waits)
+		gone(&slot->subchannel);
 }
 
 static void cleared(struct life_wait *wait)
@@ -321,12 +355,23 @@ static void reset_ended(struct life_wait *wait)
 	reset_one_done(css);
 }
 
-static void reset_device(struct subchannel *subchannel)
+static void reset_now(struct life_wait *wait)
 {
+	struct subchannel *subchannel = container_of(wait, struct subchannel, wait);
 	struct channel_device *device = subchannel->device;
+
 	subchannel_sync_enabled(subchannel);
 	device->ops->reset(device->context, LIFE_EVENT_VM_RESET);
 	life_wait(device->life, &subchannel->wait, reset_ended);
+}
+
+static void reset_device(struct subchannel *subchannel)
+{
+	/* Its state may be on its way to a file: that ends first. */
+	if (slot_of(subchannel)->saving)
+		life_wait(subchannel->device->life, &subchannel->wait, reset_now);
+	else
+		reset_now(&subchannel->wait);
 }
 
 static void reset_one(struct css *css, struct subchannel *subchannel)

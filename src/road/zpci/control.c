@@ -82,6 +82,12 @@ static void looked(struct zpci_refresh *refresh)
 		zpci_op_ok(op);
 }
 
+bool zpci_tables_are_valid(const struct pintle_zpci *zpci, uint64_t base, uint64_t limit, uint64_t anchor)
+{
+	return base <= limit && base >= zpci->dma_start && limit <= zpci->dma_last && (anchor & ANCHOR_ENABLED) &&
+	       ANCHOR_TYPE(anchor) == TYPE_REGION_TABLE && !ANCHOR_FRAMES(anchor);
+}
+
 /* The tables as they are now: mappings that are there already need no RPCIT. */
 static void register_tables(struct zpci_op *op, struct zpci_slot *slot)
 {
@@ -89,8 +95,7 @@ static void register_tables(struct zpci_op *op, struct zpci_slot *slot)
 	uint64_t base = load_be64(op->data + FIB_BASE) & ~(uint64_t)(ZPCI_PAGE - 1);
 	uint64_t limit = load_be64(op->data + FIB_LIMIT) | (ZPCI_PAGE - 1), anchor = load_be64(op->data + FIB_ANCHOR);
 
-	if (base > limit || base < op->zpci->dma_start || limit > op->zpci->dma_last || !(anchor & ANCHOR_ENABLED) ||
-	    ANCHOR_TYPE(anchor) != TYPE_REGION_TABLE || ANCHOR_FRAMES(anchor)) {
+	if (!zpci_tables_are_valid(op->zpci, base, limit, anchor)) {
 		zpci_op_end(op, PINTLE_ZPCI_OPERAND, 0);
 		return;
 	}

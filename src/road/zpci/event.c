@@ -13,7 +13,7 @@
 /* A guest that never asks does not cost more memory than this. */
 #define EVENTS_MAX 1024u
 
-static void append(struct pintle_zpci *zpci, uint8_t content, const uint8_t *ccdf)
+void zpci_append_event(struct pintle_zpci *zpci, uint8_t content, const uint8_t *ccdf)
 {
 	struct zpci_event_item *item = malloc(sizeof *item), *dropped = NULL;
 
@@ -56,6 +56,21 @@ bool pintle_zpci_next_event(struct pintle_zpci *zpci, struct pintle_zpci_event *
 	return true;
 }
 
+int zpci_copy_events(struct pintle_zpci *zpci, struct pintle_zpci_event **out)
+{
+	struct pintle_zpci_event *events = calloc(EVENTS_MAX, sizeof *events);
+	int count = 0;
+
+	if (!events)
+		return -1;
+	ranked_lock(&zpci->lock);
+	list_for_each_safe(link, next, &zpci->events)
+		events[count++] = list_entry(link, struct zpci_event_item, link)->event;
+	ranked_unlock(&zpci->lock);
+	*out = events;
+	return count;
+}
+
 void zpci_forget_events(struct pintle_zpci *zpci)
 {
 	struct pintle_zpci_event event;
@@ -71,7 +86,7 @@ void zpci_event_availability(struct pintle_zpci *zpci, uint32_t handle, uint32_t
 	store_be32(ccdf + 4, handle);
 	store_be32(ccdf + 8, fid);
 	store_be16(ccdf + 30, code);
-	append(zpci, CONTENT_AVAILABILITY, ccdf);
+	zpci_append_event(zpci, CONTENT_AVAILABILITY, ccdf);
 }
 
 void zpci_report(struct zpci_slot *slot, uint16_t code, uint64_t address)
@@ -82,7 +97,7 @@ void zpci_report(struct zpci_slot *slot, uint16_t code, uint64_t address)
 	store_be32(ccdf + 8, slot->fid);
 	store_be64(ccdf + 16, address);
 	store_be16(ccdf + 30, code);
-	append(slot->zpci, CONTENT_ERROR, ccdf);
+	zpci_append_event(slot->zpci, CONTENT_ERROR, ccdf);
 }
 
 /* ---- error states ---- */

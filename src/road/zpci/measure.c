@@ -13,10 +13,7 @@
 #define FMB_SAMPLES 4
 #define FMB_LAST_UPDATE 8
 #define FMB_COUNTERS 16
-#define FMB_SIZE 64
 #define FMB_UPDATING UINT64_C(1)
-/* The low bits are the access key: storage keys are not ours to check, and the kernel's is 0. */
-#define FMB_KEY UINT64_C(0xf)
 
 /* Microseconds since 1900 at bit 51: the time of day as the architecture counts it, here without its low bit. */
 static uint64_t time_of_day(void)
@@ -84,11 +81,11 @@ int zpci_measure_set(struct zpci_slot *slot, uint64_t address)
 	slot->measure.address = 0;
 	if (!address)
 		return 0;
-	if (address & FMB_KEY) {
+	if (address & ZPCI_FMB_KEY) {
 		zpci_report(slot, PEC_MEASUREMENT_KEY, address);
 		return -EINVAL;
 	}
-	if (!range_within(address, FMB_SIZE, slot->zpci->memory.size)) {
+	if (!range_within(address, ZPCI_FMB_SIZE, slot->zpci->memory.size)) {
 		zpci_report(slot, PEC_MEASUREMENT_ADDRESS, address);
 		return -EINVAL;
 	}

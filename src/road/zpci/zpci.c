@@ -177,40 +177,59 @@ static void connected(struct pci_request *request, int result)
 		log_error(&slot->zpci->log, "function 0x%x has another client", slot->fid);
 }
 
-static int attach(struct zpci_slot *slot)
+bool zpci_ids_are_free(const struct pintle_zpci *zpci, uint32_t fid, uint32_t uid)
 {
-	struct dma_space *space = pci_function_dma(slot->pci);
+	for (unsigned i = 0; i < ZPCI_SLOTS; i++)
+		if (zpci->slots[i] && (zpci->slots[i]->fid == fid || zpci->slots[i]->uid == uid))
+			return false;
+	return true;
+}
 
-	if (slot->zpci->stored) {
-		int result = dma_space_set_dirty_log(space, zpci_dirty, slot);
-		if (result < 0)
-			return result;
+struct zpci_slot *zpci_make_slot(struct pintle_zpci *zpci, struct pci_function *function, void *token, unsigned index, const struct pintle_zpci_place *place, uint32_t uid,
+				 struct pintle_error *err)
+{
+	struct zpci_slot *slot = calloc(1, sizeof *slot);
+	int result = slot ? 0 : -ENOMEM;
+
+	if (slot) {
+		slot->zpci = zpci;
+		slot->pci = function;
+		slot->token = token;
+		slot->index = index;
+		slot->fid = place->fid;
+		slot->uid = uid;
+		slot->pchid = place->pchid;
+		slot->type = place->type;
+		slot->state = place->standby ? PINTLE_ZPCI_STANDBY : PINTLE_ZPCI_DISABLED;
+		list_init(&slot->accesses);
+		list_init(&slot->refreshes);
+		list_init(&slot->leaves);
+		if (zpci->stored)
+			result = dma_space_set_dirty_log(pci_function_dma(function), zpci_dirty, slot);
 	}
+	if (!result)
+		return slot;
+	free(slot);
+	error_errno(err, result, "cannot attach function 0x%x", place->fid);
+	return NULL;
+}
+
+void zpci_drop_slot(struct zpci_slot *slot)
+{
+	if (slot->zpci->stored)
+		dma_space_set_dirty_log(pci_function_dma(slot->pci), NULL, NULL);
+	free(slot);
+}
+
+void zpci_connect(struct zpci_slot *slot)
+{
+	slot->zpci->slots[slot->index] = slot;
+	pci_function_set_road(slot->pci, &zpci_road_state, slot);
 	slot->connect = (struct pci_request){ .kind = PCI_REQUEST_RESET, .complete = connected };
 	slot->connect.reset.event = LIFE_EVENT_CONNECT;
 	list_init(&slot->connect.link);
 	pci_function_submit(slot->pci, &slot->connect);
 	irq_bind_callback(pci_function_irq(slot->pci), zpci_interrupt, slot);
-	return 0;
-}
-
-static struct zpci_slot *make_slot(struct pintle_zpci *zpci, unsigned index, const struct pintle_zpci_place *place, uint32_t uid)
-{
-	struct zpci_slot *slot = calloc(1, sizeof *slot);
-
-	if (!slot)
-		return NULL;
-	slot->zpci = zpci;
-	slot->index = index;
-	slot->fid = place->fid;
-	slot->uid = uid;
-	slot->pchid = place->pchid;
-	slot->type = place->type;
-	slot->state = place->standby ? PINTLE_ZPCI_STANDBY : PINTLE_ZPCI_DISABLED;
-	list_init(&slot->accesses);
-	list_init(&slot->refreshes);
-	list_init(&slot->leaves);
-	return slot;
 }
 
 int zpci_plug(struct pintle_zpci *zpci, struct pci_function *function, void *token, const struct pintle_zpci_place *place,
@@ -233,18 +252,11 @@ int zpci_plug(struct pintle_zpci *zpci, struct pci_function *function, void *tok
 		index++;
 	if (index == ZPCI_SLOTS)
 		return error_set(err, -ENOSPC, "there are %u functions already", ZPCI_SLOTS);
-	struct zpci_slot *slot = make_slot(zpci, index, place, uid);
+	struct zpci_slot *slot = zpci_make_slot(zpci, function, token, index, place, uid, err);
 	if (!slot)
-		return error_set(err, -ENOMEM, "no memory for function 0x%x", place->fid);
-	slot->pci = function;
-	slot->token = token;
-	int result = attach(slot);
-	if (result < 0) {
-		free(slot);
-		return error_errno(err, result, "cannot attach function 0x%x", place->fid);
-	}
+		return -ENOMEM;
 	zpci_new_handle(slot, false);
-	zpci->slots[index] = slot;
+	zpci_connect(slot);
 	if (place->hotplug)
 		zpci_event_availability(zpci, slot->handle, slot->fid, place->standby ? PEC_STANDBY : PEC_CONFIGURED);
 	return 0;
@@ -288,6 +300,7 @@ static void has_left(struct zpci_leave *leave)
 
 	if (slot->zpci->stored)
 		dma_space_set_dirty_log(pci_function_dma(slot->pci), NULL, NULL);
+	pci_function_set_road(slot->pci, NULL, NULL);
 	slot->connect = (struct pci_request){ .kind = PCI_REQUEST_RESET, .complete = handed_back };
 	slot->connect.reset.event = LIFE_EVENT_PLUG;
 	list_init(&slot->connect.link);

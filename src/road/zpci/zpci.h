@@ -188,6 +188,7 @@ struct zpci_slot {
 	bool error_waits;
 	uint16_t error_code;
 	uint64_t error_address;
+	struct zpci_refresh first_look; /* of one that was restored */
 	/* Going. */
 	enum zpci_departure departure;
 	bool hidden; /* on its way out: neither CLP nor a handle finds it */
@@ -304,7 +305,33 @@ irq_callback_fn zpci_interrupt;
 void zpci_deliver_pending(struct zpci_slot *slot);
 void zpci_forget_pending(struct zpci_slot *slot);
 
+/* ---- control.c: the format of the FIB, for saved state ---- */
+
+/* Can such tables be registered? */
+bool zpci_tables_are_valid(const struct pintle_zpci *zpci, uint64_t base, uint64_t limit, uint64_t anchor);
+
+/* ---- state.c ---- */
+
+/* In place of zpci_plug, with a function that is as new. */
+int zpci_restore(struct pintle_zpci *zpci, struct pci_function *function, void *token, const void *file, size_t length, struct pintle_error *err);
+extern const struct pci_road_state zpci_road_state; /* of a slot */
+
+/* zpci.c, for it: a slot that is nowhere yet; then in its place, with its function. */
+struct zpci_slot *zpci_make_slot(struct pintle_zpci *zpci, struct pci_function *function, void *token, unsigned index, const struct pintle_zpci_place *place, uint32_t uid,
+				 struct pintle_error *err);
+void zpci_drop_slot(struct zpci_slot *slot);
+void zpci_connect(struct zpci_slot *slot);
+bool zpci_ids_are_free(const struct pintle_zpci *zpci, uint32_t fid, uint32_t uid);
+
+/* event.c: takes a copy of the events that wait: how many, malloc'ed. -1: no memory. And puts one in. */
+int zpci_copy_events(struct pintle_zpci *zpci, struct pintle_zpci_event **out);
+void zpci_append_event(struct pintle_zpci *zpci, uint8_t content, const uint8_t *ccdf);
+
 /* ---- measure.c ---- */
+
+#define ZPCI_FMB_SIZE 64
+/* The low bits are the access key: storage keys are not ours to check, and the kernel's is 0. */
+#define ZPCI_FMB_KEY UINT64_C(0xf)
 
 /* 0: off. -EINVAL (and an event): there can be no block. */
 int zpci_measure_set(struct zpci_slot *slot, uint64_t address);

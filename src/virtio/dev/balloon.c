@@ -19,7 +19,6 @@
 #include "virtio/dev/balloon_private.h"
 
 #define PCI_CLASS_OTHERS 0x00ff00 /* what QEMU says of a balloon, too */
-#define COMMAND_FIRST 2u /* 0 and 1 have a meaning (section 5.5.6.6) */
 #define BIT(n) (UINT64_C(1) << (n))
 
 /* ---- queues ---- */
@@ -59,37 +58,6 @@ static unsigned queue_of(const struct balloon_device *balloon, enum balloon_role
 	return index;
 }
 
-static int start_queue(struct virtio_queue *queue)
-{
-	struct balloon_queue *bq = calloc(1, sizeof *bq);
-
-	if (!bq)
-		return -ENOMEM;
-	bq->balloon = virtio_device_data(virtio_queue_device(queue));
-	virtio_queue_set_data(queue, bq);
-	return 0;
-}
-
-static void stop_queue(struct virtio_queue *queue)
-{
-	free(virtio_queue_data(queue));
-	virtio_queue_set_data(queue, NULL);
-}
-
-/* Every request ends in start: none is ever out. */
-static int publish(struct virtio_queue *queue, struct virtio_request *request)
-{
-	(void)queue;
-	(void)request;
-	return VIRTIO_DONE;
-}
-
-static void release(struct virtio_queue *queue, struct virtio_request *request)
-{
-	(void)queue;
-	(void)request;
-}
-
 /* ---- configuration (section 5.5.4) ---- */
 
 static bool config_renew(struct virtio_device *device)
@@ -119,19 +87,27 @@ static void config_read(struct virtio_device *device, uint32_t offset, uint8_t *
 		memset(data, 0, length);
 }
 
+/* The 32-bit field at `at`, if the write has all of it. */
+static void field_written(uint32_t offset, const uint8_t *data, uint32_t length, size_t at, _Atomic uint32_t *field)
+{
+	uint32_t value;
+
+	if (offset > at || !range_within(at - offset, sizeof value, length))
+		return;
+	memcpy(&value, data + (at - offset), sizeof value);
+	atomic_store(field, le32toh(value));
+}
+
+/*
+ * Both fields that are the driver's are written whole (section 4.1.3.1). Over channel I/O a write begins at the first byte of the configuration always (section
+ * 4.3.2.5): others come with them, which are read-only.
+ */
 static void config_write(struct virtio_device *device, uint32_t offset, const uint8_t *data, uint32_t length)
 {
 	struct balloon_device *balloon = virtio_device_data(device);
-	uint32_t value;
 
-	/* Both fields that are the driver's are of 32 bits, and written whole (section 4.1.3.1). */
-	if (length != sizeof value)
-		return;
-	memcpy(&value, data, sizeof value);
-	if (offset == offsetof(struct virtio_balloon_config, actual))
-		atomic_store(&balloon->actual_pages, le32toh(value));
-	else if (offset == offsetof(struct virtio_balloon_config, poison_val))
-		atomic_store(&balloon->poison, le32toh(value));
+	field_written(offset, data, length, offsetof(struct virtio_balloon_config, actual), &balloon->actual_pages);
+	field_written(offset, data, length, offsetof(struct virtio_balloon_config, poison_val), &balloon->poison);
 }
 
 static int negotiated(struct virtio_device *device, uint64_t features)
@@ -222,7 +198,7 @@ int balloon_hint_start(struct virtio_device *device)
 	/* Never one that was used: a driver that is late cannot be mistaken. */
 	do
 		command = atomic_fetch_add(&balloon->next_command, 1);
-	while (command < COMMAND_FIRST);
+	while (command < BALLOON_COMMAND_FIRST);
 	atomic_store(&balloon->command, command);
 	virtio_device_config_changed(device);
 	return 0;
@@ -274,6 +250,7 @@ static void reset(struct virtio_device *device)
 	atomic_store(&balloon->command, VIRTIO_BALLOON_CMD_ID_STOP);
 	atomic_store(&balloon->hinting, BALLOON_HINTING_NONE);
 	atomic_store(&balloon->asking, ASKING_NOT);
+	atomic_store(&balloon->in_round, false);
 	atomic_store(&balloon->stats_known, 0);
 	end_asks(balloon, false);
 }
@@ -308,10 +285,6 @@ static const struct virtio_class balloon_class = {
 	.device_id = VIRTIO_ID_BALLOON,
 	.pci_class = PCI_CLASS_OTHERS,
 	.start = balloon_start,
-	.publish = publish,
-	.release = release,
-	.start_queue = start_queue,
-	.stop_queue = stop_queue,
 	.config_renew = config_renew,
 	.config_read = config_read,
 	.config_write = config_write,
@@ -320,6 +293,8 @@ static const struct virtio_class balloon_class = {
 	.reset = reset,
 	.describe = describe,
 	.destroy = destroy,
+	.save = balloon_save,
+	.restore = balloon_restore,
 };
 
 static uint64_t features_of(const struct balloon_options *options)
@@ -346,7 +321,7 @@ int balloon_create(struct virtio_device **out, const struct balloon_options *opt
 	if (!balloon)
 		return error_errno(err, -ENOMEM, "cannot make the balloon");
 	list_init(&balloon->asks);
-	atomic_store(&balloon->next_command, COMMAND_FIRST);
+	atomic_store(&balloon->next_command, BALLOON_COMMAND_FIRST);
 	balloon->features = features_of(options);
 	set_roles(balloon, balloon->features);
 	struct virtio_device_options core = {

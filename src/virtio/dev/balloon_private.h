@@ -10,6 +10,8 @@
 
 #include "virtio/dev/balloon.h"
 
+#define BALLOON_COMMAND_FIRST 2u /* 0 and 1 have a meaning (section 5.5.6.6) */
+
 /* What a queue is for. Its number depends on what was negotiated. */
 enum balloon_role { ROLE_INFLATE, ROLE_DEFLATE, ROLE_STATS, ROLE_HINTS, ROLE_REPORTS, ROLES, ROLE_NONE };
 
@@ -35,6 +37,9 @@ struct balloon_device {
 	_Atomic uint32_t asking; /* enum balloon_asking */
 	_Atomic uint32_t stats_posted;
 	struct loop_message stats_message;
+	/* hints: a buffer with a command has come, its end has not; which one. The queue's thread writes */
+	_Atomic bool in_round;
+	_Atomic uint32_t round;
 	/* I/O threads count */
 	_Atomic uint64_t inflated, deflated, reported, given_back, hinted;
 	_Atomic uint64_t stats_count, stats_at;
@@ -42,16 +47,18 @@ struct balloon_device {
 	_Atomic uint64_t stats[BALLOON_STATS];
 };
 
-/* A queue on its I/O thread. */
-struct balloon_queue {
-	struct balloon_device *balloon;
-	bool in_round; /* hints: a buffer with the current command has come, its end has not */
-	uint32_t round; /* its command */
-};
-
 int balloon_start(struct virtio_queue *queue, struct virtio_request *request);
 /* New statistics are there: tells the owner. */
 void balloon_stats_came(struct balloon_device *balloon);
+
+/* balloon_state.c */
+void balloon_save(struct virtio_device *device, struct state_writer *writer);
+int balloon_restore(struct virtio_device *device, const struct state_reader *reader, struct pintle_error *err);
+
+static inline struct balloon_device *balloon_of(const struct virtio_queue *queue)
+{
+	return virtio_device_data(virtio_queue_device(queue));
+}
 
 static inline void balloon_count(_Atomic uint64_t *counter, uint64_t by)
 {

@@ -34,7 +34,7 @@ static struct dma_view *view_of(struct virtio_queue *queue)
 /* 0, or -EINTR. Frames that are no memory of the guest, or not to be dropped, stay as they are: the guest has lost nothing. */
 static int give_back(struct virtio_queue *queue, uint64_t address, uint64_t size)
 {
-	struct balloon_device *balloon = ((struct balloon_queue *)virtio_queue_data(queue))->balloon;
+	struct balloon_device *balloon = balloon_of(queue);
 	uint64_t dropped = 0;
 	int r = dma_view_discard(view_of(queue), address, size, &dropped);
 
@@ -73,7 +73,7 @@ static int give_back_frames(struct virtio_queue *queue, const uint32_t *frames, 
 
 static int start_frames(struct virtio_queue *queue, struct virtio_request *request, bool inflate)
 {
-	struct balloon_device *balloon = ((struct balloon_queue *)virtio_queue_data(queue))->balloon;
+	struct balloon_device *balloon = balloon_of(queue);
 	uint64_t count = request->chain->readable_bytes / sizeof(uint32_t);
 	uint32_t frames[FRAMES_PIECE];
 
@@ -110,7 +110,7 @@ static int start_deflate(struct virtio_queue *queue, struct virtio_request *requ
 
 static int read_stats(struct virtio_queue *queue, struct virtio_request *request)
 {
-	struct balloon_device *balloon = ((struct balloon_queue *)virtio_queue_data(queue))->balloon;
+	struct balloon_device *balloon = balloon_of(queue);
 	struct virtio_balloon_stat stats[STATS_MOST];
 	uint64_t count = request->chain->readable_bytes / sizeof *stats;
 	uint32_t known = 0;
@@ -138,7 +138,7 @@ static int read_stats(struct virtio_queue *queue, struct virtio_request *request
 
 static int start_stats(struct virtio_queue *queue, struct virtio_request *request)
 {
-	struct balloon_device *balloon = ((struct balloon_queue *)virtio_queue_data(queue))->balloon;
+	struct balloon_device *balloon = balloon_of(queue);
 	uint32_t asking = ASKING_RETURN;
 
 	if (atomic_compare_exchange_strong(&balloon->asking, &asking, ASKING_FRESH))
@@ -162,8 +162,7 @@ static int start_stats(struct virtio_queue *queue, struct virtio_request *reques
 /* The driver sends commands in readable buffers and pages in writable ones. */
 static int hint_command(struct virtio_queue *queue, struct virtio_request *request)
 {
-	struct balloon_queue *bq = virtio_queue_data(queue);
-	struct balloon_device *balloon = bq->balloon;
+	struct balloon_device *balloon = balloon_of(queue);
 	uint32_t command, state;
 	int r;
 
@@ -177,12 +176,12 @@ static int hint_command(struct virtio_queue *queue, struct virtio_request *reque
 		return memory_error(queue, r);
 	command = le32toh(command);
 	if (command == VIRTIO_BALLOON_CMD_ID_STOP) {
-		bq->in_round = false;
+		atomic_store(&balloon->in_round, false);
 		state = BALLOON_HINTING_RUNS;
 		atomic_compare_exchange_strong(&balloon->hinting, &state, BALLOON_HINTING_ENDED);
 	} else {
-		bq->in_round = true;
-		bq->round = command;
+		atomic_store(&balloon->round, command);
+		atomic_store(&balloon->in_round, true);
 		state = BALLOON_HINTING_ASKED;
 		if (command == atomic_load(&balloon->command) &&
 		    atomic_compare_exchange_strong(&balloon->hinting, &state, BALLOON_HINTING_RUNS))
@@ -193,7 +192,7 @@ static int hint_command(struct virtio_queue *queue, struct virtio_request *reque
 
 static int start_hints(struct virtio_queue *queue, struct virtio_request *request)
 {
-	struct balloon_queue *bq = virtio_queue_data(queue);
+	struct balloon_device *balloon = balloon_of(queue);
 
 	if (request->chain->readable_bytes) {
 		int r = hint_command(queue, request);
@@ -202,8 +201,8 @@ static int start_hints(struct virtio_queue *queue, struct virtio_request *reques
 			return r;
 	}
 	/* Section 5.5.6.6.2: pages of a command that is not the current one do not count. */
-	if (bq->in_round && bq->round == atomic_load(&bq->balloon->command))
-		balloon_count(&bq->balloon->hinted, request->chain->writable_bytes);
+	if (atomic_load(&balloon->in_round) && atomic_load(&balloon->round) == atomic_load(&balloon->command))
+		balloon_count(&balloon->hinted, request->chain->writable_bytes);
 	return VIRTIO_DONE;
 }
 
@@ -211,7 +210,7 @@ static int start_hints(struct virtio_queue *queue, struct virtio_request *reques
 
 static int start_reports(struct virtio_queue *queue, struct virtio_request *request)
 {
-	struct balloon_device *balloon = ((struct balloon_queue *)virtio_queue_data(queue))->balloon;
+	struct balloon_device *balloon = balloon_of(queue);
 	const struct virtq_chain *chain = request->chain;
 	bool poisoned = atomic_load(&balloon->negotiated) >> VIRTIO_BALLOON_F_PAGE_POISON & 1 && atomic_load(&balloon->poison);
 
@@ -233,8 +232,7 @@ static int (*const starts[ROLES])(struct virtio_queue *, struct virtio_request *
 
 int balloon_start(struct virtio_queue *queue, struct virtio_request *request)
 {
-	struct balloon_queue *bq = virtio_queue_data(queue);
-	unsigned role = atomic_load_explicit(&bq->balloon->roles[virtio_queue_index(queue)], memory_order_relaxed);
+	unsigned role = atomic_load_explicit(&balloon_of(queue)->roles[virtio_queue_index(queue)], memory_order_relaxed);
 
 	request->written = 0;
 	if (role >= ROLES) {

@@ -139,6 +139,9 @@ static const struct channel_device_ops channel_ops = {
 	.reset = reset,
 	.notify = notify,
 	.when_idle = when_idle,
+	.quiet = virtio_ccw_quiet,
+	.save = virtio_ccw_save,
+	.restore = virtio_ccw_restore,
 };
 
 static void destroy(struct virtio_ccw *transport)

@@ -36,6 +36,10 @@ struct virtio_ccw {
 
 /* Forgets where notifications go. */
 void virtio_ccw_forget_indicators(struct virtio_ccw *transport);
+/* ccw_state.c */
+void virtio_ccw_quiet(void *context, void (*done)(void *context), void *done_context);
+void virtio_ccw_save(void *context, struct state_writer *writer, void (*done)(void *context), void *done_context);
+int virtio_ccw_restore(void *context, const struct state_reader *reader, const struct channel_memory *memory, bool enabled, struct pintle_error *err);
 int virtio_ccw_command(void *context, struct channel_command *command);
 
 #endif

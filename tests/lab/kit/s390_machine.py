@@ -79,10 +79,20 @@ class S390Machine(Guest):
     def wait_told(self, what, limit=host.COMMAND_LIMIT):
         """Waits until the machine has told of something ("removed NAME", "ipl"), now or before."""
         while what not in self.told:
-            word, _, rest = self._line(f"waiting for '{what}'", limit).partition(" ")
-            assert word == "*"
-            self.told.append(rest)
+            self._hear(what, limit)
         self.told.remove(what)
+
+    def wait_told_of(self, begin, limit=host.COMMAND_LIMIT):
+        """The same, for a line that begins so; it is returned."""
+        while not (lines := [line for line in self.told if line.startswith(begin + " ")]):
+            self._hear(begin, limit)
+        self.told.remove(lines[0])
+        return lines[0]
+
+    def _hear(self, what, limit):
+        word, _, rest = self._line(f"waiting for '{what}'", limit).partition(" ")
+        assert word == "*"
+        self.told.append(rest)
 
     def not_told(self, what):
         while select.select([self.monitor.here], [], [], 0)[0] and self.monitor.receive(0):

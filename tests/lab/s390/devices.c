@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "balloon.h"
 #include "control.h"
 #include "glue.h"
 #include "machine_check.h"
@@ -17,15 +18,22 @@
 
 #define NAME_MOST 32
 
-enum kind { DISK_CCW, DISK_PCI, SCRATCH_PCI };
+/* A command's words; what it answers. */
+struct words {
+	char **word;
+	unsigned count;
+	char *answer;
+	size_t size;
+};
 
 struct device {
 	struct device *next;
 	char name[NAME_MOST];
-	enum kind kind;
-	struct pintle_channel_device *channel; /* DISK_CCW */
-	struct pintle_function *function; /* the others */
-	struct scratch *scratch; /* SCRATCH_PCI */
+	const struct kind *kind;
+	struct pintle_channel_device *channel; /* a channel device, or */
+	struct pintle_function *function; /* a PCI function */
+	struct scratch *scratch; /* behind the function; NULL for the library's own devices */
+	struct balloon *balloon; /* beside the channel device that is one */
 	uint32_t fid;
 	bool out; /* taken out: is destroyed by devices_reap */
 };
@@ -88,7 +96,7 @@ bool devices_create(struct pintle_loop *loop)
 {
 	static const struct pintle_css_ops css_ops = { io_pending, check_pending };
 	static const struct pintle_zpci_ops zpci_ops = { adapter_interruption, events };
-	struct pintle_guest_memory guest = { .host = memory, .size = memory_size };
+	struct pintle_guest_memory guest = { .host = memory, .size = memory_size, .discard = memory_discard };
 	struct pintle_css_options css_options = { .name = "css", .memory = &guest, .ops = &css_ops, .stored = stored };
 	struct pintle_zpci_options zpci_options = { .name = "zpci", .memory = &guest, .ops = &zpci_ops, .stored = stored };
 	struct pintle_error error = { 0 };
@@ -114,7 +122,10 @@ static struct device *find(const char *name)
 
 static void destroy(struct device *device)
 {
+	if (device->balloon)
+		balloon_stop(device->balloon);
 	pintle_channel_device_destroy(device->channel);
+	balloon_destroy(device->balloon);
 	if (device->scratch)
 		scratch_destroy(device->scratch);
 	else
@@ -122,26 +133,86 @@ static void destroy(struct device *device)
 	free(device);
 }
 
-static int make(struct device *device, const char *path, struct pintle_error *error)
+static int refresh_disk_ccw(struct device *device)
 {
-	struct pintle_blk_options disk = { .name = device->name, .path = path };
-
-	switch (device->kind) {
-	case DISK_CCW:
-		return pintle_blk_create_ccw(&device->channel, the_loop, &disk, error);
-	case DISK_PCI:
-		return pintle_blk_create(&device->function, the_loop, &disk, error);
-	case SCRATCH_PCI:
-		device->scratch = scratch_create(the_loop, error);
-		device->function = device->scratch ? scratch_function(device->scratch) : NULL;
-		return device->scratch ? 0 : -ENOMEM;
-	}
-	return -EINVAL;
+	return pintle_blk_refresh_ccw(device->channel);
 }
+
+static int refresh_disk_pci(struct device *device)
+{
+	return pintle_blk_refresh(device->function);
+}
+
+static bool has_word(const struct words *words, const char *word)
+{
+	for (unsigned i = 4; i < words->count; i++)
+		if (!strcmp(words->word[i], word))
+			return true;
+	return false;
+}
+
+static int make_disk_ccw(struct device *device, const struct words *words, struct pintle_error *error)
+{
+	struct pintle_blk_options disk = { .name = device->name, .path = words->word[4] };
+	return pintle_blk_create_ccw(&device->channel, the_loop, &disk, error);
+}
+
+static int make_disk_pci(struct device *device, const struct words *words, struct pintle_error *error)
+{
+	struct pintle_blk_options disk = { .name = device->name, .path = words->word[4] };
+	return pintle_blk_create(&device->function, the_loop, &disk, error);
+}
+
+static int make_rng_ccw(struct device *device, const struct words *words, struct pintle_error *error)
+{
+	struct pintle_rng_options rng = { .name = device->name };
+	(void)words;
+	return pintle_rng_create_ccw(&device->channel, the_loop, &rng, error);
+}
+
+static int make_rng_pci(struct device *device, const struct words *words, struct pintle_error *error)
+{
+	struct pintle_rng_options rng = { .name = device->name };
+	(void)words;
+	return pintle_rng_create(&device->function, the_loop, &rng, error);
+}
+
+static int make_balloon(struct device *device, const struct words *words, struct pintle_error *error)
+{
+	struct pintle_balloon_options options = {
+		.name = device->name,
+		.deflate_on_oom = has_word(words, "deflate-on-oom"),
+		.no_reporting = has_word(words, "no-reporting"),
+	};
+	int failed = pintle_balloon_create_ccw(&device->channel, the_loop, &options, error);
+
+	if (!failed && !(device->balloon = balloon_create(device->name, device->channel)))
+		failed = -ENOMEM;
+	return failed;
+}
+
+static int make_scratch(struct device *device, const struct words *words, struct pintle_error *error)
+{
+	(void)words;
+	device->scratch = scratch_create(the_loop, error);
+	device->function = device->scratch ? scratch_function(device->scratch) : NULL;
+	return device->scratch ? 0 : -ENOMEM;
+}
+
+/* What can be made: add KIND NAME NUMBER and so many words more; further ones are options. */
+static const struct kind {
+	const char *name;
+	unsigned more_words;
+	int (*make)(struct device *device, const struct words *words, struct pintle_error *error);
+	int (*refresh)(struct device *device); /* of disks: the image has grown */
+} kinds[] = {
+	{ "ccw", 1, make_disk_ccw, refresh_disk_ccw }, { "pci", 1, make_disk_pci, refresh_disk_pci }, { "rng-ccw", 0, make_rng_ccw, NULL },
+	{ "rng-pci", 0, make_rng_pci, NULL },	       { "balloon", 0, make_balloon, NULL },	      { "scratch", 0, make_scratch, NULL },
+};
 
 static int plug(struct device *device, uint32_t number, bool standby, struct pintle_error *error)
 {
-	if (device->kind == DISK_CCW) {
+	if (device->channel) {
 		struct pintle_css_place place = { .device_number = (uint16_t)number, .subchannel = PINTLE_CSS_ANY, .hotplug = running };
 		uint32_t schid;
 		return pintle_css_add(css, device->channel, &place, &schid, error);
@@ -174,8 +245,8 @@ void devices_reap(void)
 
 static int take_out(struct device *device, bool force)
 {
-	return device->kind == DISK_CCW ? pintle_css_remove(css, device->channel, force, taken_out, device) :
-					  pintle_zpci_unplug(zpci, device->fid, force, taken_out, device);
+	return device->channel ? pintle_css_remove(css, device->channel, force, taken_out, device) :
+				 pintle_zpci_unplug(zpci, device->fid, force, taken_out, device);
 }
 
 void devices_destroy(void)
@@ -222,13 +293,6 @@ void devices_reset(void (*done)(void *context), void *context)
 
 /* ---- commands ---- */
 
-struct words {
-	char **word;
-	unsigned count;
-	char *answer;
-	size_t size;
-};
-
 static bool complain(const struct words *words, const char *what)
 {
 	snprintf(words->answer, words->size, "%s", what);
@@ -240,23 +304,26 @@ static bool result(const struct words *words, int error)
 	return error < 0 ? complain(words, strerror(-error)) : true;
 }
 
-/* add KIND NAME NUMBER [PATH] [standby] */
-static bool command_add(struct words *words, enum kind kind)
+static bool add(struct words *words, struct device *unused)
 {
 	struct pintle_error error = { 0 };
-	struct device *device = calloc(1, sizeof *device);
-	const char *path = kind == SCRATCH_PCI || words->count < 5 ? NULL : words->word[4];
-	bool standby = !strcmp(words->word[words->count - 1], "standby");
+	const struct kind *kind = kinds;
+	const struct kind *end = kinds + sizeof kinds / sizeof *kinds;
+	struct device *device;
 
-	if (!device || find(words->word[2]) || (kind != SCRATCH_PCI && !path)) {
-		free(device);
-		return complain(words, "this name is in use, or there is no path");
-	}
+	(void)unused;
+	while (kind < end && strcmp(kind->name, words->word[1]))
+		kind++;
+	if (kind == end || words->count < 4 + kind->more_words)
+		return complain(words, "there is no such kind, or a path is missing");
+	device = find(words->word[2]) ? NULL : calloc(1, sizeof *device);
+	if (!device)
+		return complain(words, "this name is in use");
 	snprintf(device->name, sizeof device->name, "%s", words->word[2]);
 	device->kind = kind;
-	int failed = make(device, path, &error);
+	int failed = kind->make(device, words, &error);
 	if (!failed)
-		failed = plug(device, (uint32_t)strtoul(words->word[3], NULL, 16), standby, &error);
+		failed = plug(device, (uint32_t)strtoul(words->word[3], NULL, 16), has_word(words, "standby"), &error);
 	if (failed) {
 		destroy(device);
 		return complain(words, error.text[0] ? error.text : strerror(-failed));
@@ -266,37 +333,27 @@ static bool command_add(struct words *words, enum kind kind)
 	return true;
 }
 
-static bool add_ccw(struct words *words, struct device *unused)
+static bool remove_by(struct words *words, struct device *device, bool force)
 {
-	(void)unused;
-	return command_add(words, DISK_CCW);
-}
-
-static bool add_pci(struct words *words, struct device *unused)
-{
-	(void)unused;
-	return command_add(words, DISK_PCI);
-}
-
-static bool add_scratch(struct words *words, struct device *unused)
-{
-	(void)unused;
-	return command_add(words, SCRATCH_PCI);
+	/* Whether it met an access under way. */
+	if (device->scratch)
+		snprintf(words->answer, words->size, "underway=%d", scratch_is_busy(device->scratch));
+	return result(words, take_out(device, force));
 }
 
 static bool remove_asked(struct words *words, struct device *device)
 {
-	return result(words, take_out(device, false));
+	return remove_by(words, device, false);
 }
 
 static bool remove_forced(struct words *words, struct device *device)
 {
-	return result(words, take_out(device, true));
+	return remove_by(words, device, true);
 }
 
 static bool config_changed(struct words *words, struct device *device)
 {
-	if (device->kind != DISK_CCW)
+	if (!device->channel)
 		return complain(words, "this is for channel devices");
 	pintle_channel_device_config_changed(device->channel);
 	return true;
@@ -305,9 +362,9 @@ static bool config_changed(struct words *words, struct device *device)
 /* The image has grown. */
 static bool refresh(struct words *words, struct device *device)
 {
-	if (device->kind == SCRATCH_PCI)
+	if (!device->kind->refresh)
 		return complain(words, "this is for disks");
-	return result(words, device->kind == DISK_CCW ? pintle_blk_refresh_ccw(device->channel) : pintle_blk_refresh(device->function));
+	return result(words, device->kind->refresh(device));
 }
 
 static bool pci_error(struct words *words, struct device *device)
@@ -328,12 +385,31 @@ static bool delay(struct words *words, struct device *device)
 	return true;
 }
 
+/* Commands of balloons: the words after the name. */
+static bool on_balloon(struct words *words, struct device *device)
+{
+	if (!device->balloon)
+		return complain(words, "this is for balloons");
+	return result(words, balloon_command(device->balloon, words->word[0], words->word + 2, words->count - 2, words->answer, words->size));
+}
+
+static bool describe_channel(struct words *words, struct device *device)
+{
+	if (device->balloon)
+		balloon_describe(device->balloon, words->answer, words->size);
+	else if (device->kind->make == make_rng_ccw)
+		snprintf(words->answer, words->size, "bytes=%lu", pintle_rng_bytes_ccw(device->channel));
+	else
+		return complain(words, "there are no figures of this one");
+	return true;
+}
+
 static bool describe(struct words *words, struct device *device)
 {
 	struct pintle_zpci_info info;
 
-	if (device->kind == DISK_CCW)
-		return complain(words, "this is for PCI functions");
+	if (device->channel)
+		return describe_channel(words, device);
 	int failed = pintle_zpci_look(zpci, device->fid, &info);
 	if (failed)
 		return result(words, failed);
@@ -342,20 +418,25 @@ static bool describe(struct words *words, struct device *device)
 			      "interruptions=%lu ",
 			      info.state, info.handle, info.translated, info.interrupts, info.loads, info.stores, info.block_stores, info.refreshes,
 			      info.mapped_pages, info.messages, info.interruptions);
-	if (device->scratch && length > 0 && (size_t)length < words->size)
+	if (length < 0 || (size_t)length >= words->size)
+		return complain(words, "no room");
+	if (device->scratch)
 		scratch_describe(device->scratch, words->answer + length, words->size - (size_t)length);
+	else if (device->kind->make == make_rng_pci)
+		snprintf(words->answer + length, words->size - (size_t)length, "bytes=%lu", pintle_rng_bytes(device->function));
 	return true;
 }
 
 static const struct command {
-	const char *name, *object; /* object: NULL: the next word names a device */
+	const char *name;
+	bool named; /* the next word names a device */
 	unsigned words;
 	bool (*run)(struct words *words, struct device *device);
 } commands[] = {
-	{ "add", "ccw", 5, add_ccw },	      { "add", "pci", 5, add_pci },	     { "add", "scratch", 4, add_scratch },
-	{ "remove", NULL, 2, remove_asked },  { "force", NULL, 2, remove_forced },   { "changed", NULL, 2, config_changed },
-	{ "error", NULL, 3, pci_error },      { "fatal", NULL, 3, pci_permanent_error }, { "delay", NULL, 3, delay },
-	{ "info", NULL, 2, describe },	      { "refresh", NULL, 2, refresh },
+	{ "add", false, 4, add },	      { "remove", true, 2, remove_asked }, { "force", true, 2, remove_forced },	     { "changed", true, 2, config_changed },
+	{ "error", true, 3, pci_error },      { "fatal", true, 3, pci_permanent_error }, { "delay", true, 3, delay },	     { "info", true, 2, describe },
+	{ "refresh", true, 2, refresh },      { "target", true, 3, on_balloon },   { "hint", true, 3, on_balloon },	     { "stats", true, 2, on_balloon },
+	{ "storm", true, 4, on_balloon },     { "calm", true, 3, on_balloon },
 };
 
 bool devices_command(char *words[], unsigned count, char *answer, size_t answer_size)
@@ -369,10 +450,10 @@ bool devices_command(char *words[], unsigned count, char *answer, size_t answer_
 	}
 	for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) {
 		const struct command *command = &commands[i];
-		if (count < command->words || strcmp(command->name, words[0]) || (command->object && strcmp(command->object, words[1])))
+		if (count < command->words || strcmp(command->name, words[0]))
 			continue;
-		struct device *device = command->object ? NULL : find(words[1]);
-		if (!command->object && !device)
+		struct device *device = command->named ? find(words[1]) : NULL;
+		if (command->named && !device)
 			return complain(&all, "there is no device of this name");
 		return command->run(&all, device);
 	}

@@ -23,6 +23,7 @@ uint64_t memory_size;
 /* One bit a page. */
 static _Atomic uint64_t *translated, *stale;
 static atomic_bool any_stale;
+static _Atomic uint64_t discarded;
 
 bool memory_create(uint64_t size)
 {
@@ -53,6 +54,22 @@ void memory_clear(void)
 {
 	if (madvise(memory, memory_size, MADV_REMOVE) < 0)
 		memset(memory, 0, memory_size);
+}
+
+void memory_discard(void *context, uint64_t address, uint64_t size)
+{
+	(void)context;
+	if (!size || !memory_has(address, size) || madvise(memory + address, size, MADV_REMOVE) < 0) {
+		fprintf(stderr, "s390: %#lx bytes at %#lx cannot be given back\n", size, address);
+		return;
+	}
+	code_stored(address, size);
+	atomic_fetch_add(&discarded, size);
+}
+
+uint64_t memory_discarded(void)
+{
+	return atomic_load(&discarded);
 }
 
 static uint8_t *at(uint64_t address, uint64_t length)

@@ -17,6 +17,9 @@ bool memory_create(uint64_t size);
 bool memory_has(uint64_t address, uint64_t length);
 /* All bytes zero, and the host has the pages back. */
 void memory_clear(void);
+/* The host has these pages back: a call-back of the library, on any thread. What has gone back so far is counted. */
+void memory_discard(void *context, uint64_t address, uint64_t size);
+uint64_t memory_discarded(void);
 
 uint16_t load16(uint64_t address);
 uint32_t load32(uint64_t address);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define VENDOR 0x1b36 /* Red Hat's range for tests */
 #define DEVICE 0x00ff
@@ -18,7 +19,7 @@
 struct scratch {
 	struct pintle_function *function;
 	uint8_t bytes[BAR_SIZE];
-	unsigned delay, ticks_left; /* ticks_left: of the access under way, 0 if none is */
+	uint64_t delay, ends; /* nanoseconds; ends: of the access under way, 0 if none is */
 	unsigned long writes[SHORT_MOST + 1], blocks, later;
 	uint32_t longest;
 };
@@ -31,6 +32,14 @@ static void count(struct scratch *scratch, uint32_t length)
 		scratch->blocks++;
 	if (length > scratch->longest)
 		scratch->longest = length;
+}
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
 static int access_bar(void *device, unsigned bar, uint64_t offset, void *data, uint32_t length, bool write)
@@ -48,14 +57,14 @@ static int access_bar(void *device, unsigned bar, uint64_t offset, void *data, u
 	if (!scratch->delay)
 		return 0;
 	scratch->later++;
-	scratch->ticks_left = scratch->delay;
+	scratch->ends = now() + scratch->delay;
 	return PINTLE_PENDING;
 }
 
 static void end_access(struct scratch *scratch)
 {
-	if (scratch->ticks_left) {
-		scratch->ticks_left = 0;
+	if (scratch->ends) {
+		scratch->ends = 0;
 		pintle_function_access_done(scratch->function, 0);
 	}
 }
@@ -103,21 +112,24 @@ struct pintle_function *scratch_function(struct scratch *scratch)
 	return scratch->function;
 }
 
-void scratch_set_delay(struct scratch *scratch, unsigned ticks)
+void scratch_set_delay(struct scratch *scratch, unsigned milliseconds)
 {
-	scratch->delay = ticks;
+	scratch->delay = (uint64_t)milliseconds * 1000000;
 }
 
 void scratch_tick(struct scratch *scratch)
 {
-	if (scratch->ticks_left > 1)
-		scratch->ticks_left--;
-	else
+	if (now() >= scratch->ends)
 		end_access(scratch);
+}
+
+bool scratch_is_busy(const struct scratch *scratch)
+{
+	return scratch->ends != 0;
 }
 
 void scratch_describe(const struct scratch *scratch, char *text, size_t size)
 {
 	snprintf(text, size, "writes1=%lu writes2=%lu writes4=%lu writes8=%lu blocks=%lu longest=%u later=%lu underway=%d", scratch->writes[1],
-		 scratch->writes[2], scratch->writes[4], scratch->writes[8], scratch->blocks, scratch->longest, scratch->later, scratch->ticks_left != 0);
+		 scratch->writes[2], scratch->writes[4], scratch->writes[8], scratch->blocks, scratch->longest, scratch->later, scratch->ends != 0);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Four things in which Unicorn 2.1.1's S/390 core is not what a whole operating system with devices beside it needs. Each stands here alone. Unicorn is linked
+ * Five things in which Unicorn 2.1.1's S/390 core is not what a whole operating system with devices beside it needs. Each stands here alone. Unicorn is linked
  * statically and the linker takes a symbol's first definition (-z muldefs), so a function here replaces Unicorn's of the same name; where Unicorn's is
  * still wanted, the linker's --wrap gives both (meson.build has the list).
  */
@@ -50,6 +50,16 @@ void *find_memory_mapping_s390x(void *engine, uint64_t address)
  * protected (QEMU has mended it in 2021). So that protection (control register 0, bit 35) is not enforced here: nothing in Linux depends on it.
  */
 #define CR0_LOW_ADDRESS_PROTECTION 0x10000000u
+
+/*
+ * 4. Stores to real addresses while addresses are translated: STORE USING REAL ADDRESS, by which Linux changes its own code (static keys, for example). They do not make Unicorn forget what it has
+ * translated from there. So such an address is translated anew each time (as a part of a page it is not kept), and the page is treated as one that a device has stored into.
+ */
+#define INDEX_REAL 3
+#define STORE 1
+#define PSW_DAT UINT64_C(0x0400000000000000)
+#define PAGE UINT64_C(4096)
+
 #define PGM_ADDRESSING 5
 #define PSW_64_BIT 0x100000000u
 
@@ -66,6 +76,7 @@ bool s390_cpu_tlb_fill(void *object, uint64_t address, int size, int type, int i
 	uint64_t virtual = cpu->psw.mask & PSW_64_BIT ? address : address & 0x7fffffff;
 	uint64_t real = 0, exception_code = 0, cr0 = cpu->cregs[0];
 	int protection = 0, exception;
+	uint64_t valid = PAGE;
 
 	(void)size;
 	cpu->cregs[0] &= ~(uint64_t)CR0_LOW_ADDRESS_PROTECTION;
@@ -77,7 +88,11 @@ bool s390_cpu_tlb_fill(void *object, uint64_t address, int size, int type, int i
 	if (!exception && real >= memory_size)
 		exception = PGM_ADDRESSING;
 	if (!exception) {
-		tlb_set_page_s390x(object, address & ~UINT64_C(0xfff), real, protection, index, 4096);
+		if (index == INDEX_REAL && type == STORE && cpu->psw.mask & PSW_DAT) {
+			code_stored(real & ~(PAGE - 1), PAGE);
+			valid = 1;
+		}
+		tlb_set_page_s390x(object, address & ~(PAGE - 1), real, protection, index, valid);
 		return true;
 	}
 	if (probe)
@@ -90,7 +105,7 @@ bool s390_cpu_tlb_fill(void *object, uint64_t address, int size, int type, int i
 }
 
 /*
- * 4. Interlocked updates. Unicorn believes that nobody else touches memory, and translates COMPARE AND SWAP into a load and a store; a device that sets an
+ * 5. Interlocked updates. Unicorn believes that nobody else touches memory, and translates COMPARE AND SWAP into a load and a store; a device that sets an
  * indicator bit between the two would lose it. Marked parallel while it is translated, code is made of the host's atomic instructions and barriers.
  * The mark must not stay: it would be part of the key that blocks are found by.
  */

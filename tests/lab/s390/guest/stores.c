@@ -5,14 +5,22 @@
  *   stores check DEVICE    stores of many lengths and alignments by s390_pci_mmio_write and by memcpy_toio (the driver's write), read back and compared; and
  *                          what the architecture refuses, which changes nothing
  *   stores flood DEVICE    store blocks until one fails, or SIGTERM comes; then says how many there were and why it ended
+ *   stores off DEVICE COUNT POWER
+ *                          so often: another process floods, the slot's power (a file of sysfs) is switched off, the flood ends because a store fails, power is on again
+ *   stores again DEVICE COUNT
+ *                          so often: floods until a store fails, and waits until there is a function again
+ *
+ * The last two count, and fail where a flood ends otherwise.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef __NR_s390_pci_mmio_write
@@ -105,28 +113,126 @@ static int check(int file, char *bar)
 	return !good;
 }
 
-static int flood(char *bar)
+/* How many stores there were; errno says why it ended. */
+static unsigned long flood_blocks(char *bar)
 {
 	unsigned long done = 0;
 
-	printf("stores: begun\n");
-	fflush(stdout);
 	errno = 0;
 	while (!enough && syscall(__NR_s390_pci_mmio_write, bar + done % 8 * BLOCK, source, (size_t)BLOCK) == 0)
 		done++;
+	return done;
+}
+
+static int flood(int file, char *bar)
+{
+	(void)file;
+	printf("stores: begun\n");
+	fflush(stdout);
+	unsigned long done = flood_blocks(bar);
 	printf("stores: ended after %lu: %s\n", done, enough ? "asked to" : strerror(errno));
 	return 0;
 }
 
+static char *map(const char *device, int *file)
+{
+	*file = open(device, O_RDWR);
+	return *file < 0 ? MAP_FAILED : mmap(NULL, BAR_MAPPED, PROT_READ | PROT_WRITE, MAP_SHARED, *file, 0);
+}
+
+/* Waits until a driver has a function. */
+static char *map_later(const char *device, int *file)
+{
+	char *bar;
+
+	while ((bar = map(device, file)) == MAP_FAILED) {
+		if (*file >= 0)
+			close(*file);
+		usleep(1000);
+	}
+	return bar;
+}
+
+static int switch_power(const char *power, const char *how)
+{
+	int file = open(power, O_WRONLY), good = file >= 0 && write(file, how, 1) == 1;
+
+	if (!good)
+		perror(power);
+	close(file);
+	return good;
+}
+
+/* A child floods. True if its stores failed, which is told by its end; it is not killed and not helped. */
+static int off_once(const char *device, const char *power, unsigned before)
+{
+	int begun[2], file, status;
+	char byte = 0;
+
+	if (pipe(begun) < 0)
+		return 0;
+	char *bar = map_later(device, &file);
+	pid_t child = fork();
+	if (!child) {
+		/* Some stores before and some after it is known that there are any. */
+		for (unsigned i = 0; i < before; i++)
+			syscall(__NR_s390_pci_mmio_write, bar + i % 8 * BLOCK, source, (size_t)BLOCK);
+		if (write(begun[1], &byte, 1) != 1)
+			_exit(2);
+		flood_blocks(bar);
+		_exit(enough);
+	}
+	int good = child > 0 && read(begun[0], &byte, 1) == 1 && waitpid(child, &status, WNOHANG) == 0 && switch_power(power, "0") &&
+		   waitpid(child, &status, 0) == child && status == 0;
+	good = good && switch_power(power, "1");
+	munmap(bar, BAR_MAPPED);
+	close(file);
+	close(begun[0]);
+	close(begun[1]);
+	return good;
+}
+
+static int off(const char *device, unsigned long count, const char *power)
+{
+	unsigned long done = 0;
+
+	while (done < count && off_once(device, power, (unsigned)(done % 7)))
+		done++;
+	printf("stores: off %lu times\n", done);
+	return done < count;
+}
+
+static int again(const char *device, unsigned long count)
+{
+	unsigned long done = 0, most = 0;
+
+	while (done < count && !enough) {
+		int file;
+		char *bar = map_later(device, &file);
+		unsigned long stores = flood_blocks(bar);
+		most = stores > most ? stores : most;
+		/* None: this was the former function still, whose end the kernel had not heard of. */
+		done += stores > 0;
+		munmap(bar, BAR_MAPPED);
+		close(file);
+	}
+	printf("stores: ended %lu times, after %lu at most\n", done, most);
+	return done < count;
+}
+
 int main(int count, char **words)
 {
-	int file = count == 3 ? open(words[2], O_RDWR) : -1;
-	char *bar = file < 0 ? MAP_FAILED : mmap(NULL, BAR_MAPPED, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	int file;
 
+	signal(SIGTERM, on_term);
+	if (count == 5 && !strcmp(words[1], "off"))
+		return off(words[2], strtoul(words[3], NULL, 0), words[4]);
+	if (count == 4 && !strcmp(words[1], "again"))
+		return again(words[2], strtoul(words[3], NULL, 0));
+	char *bar = count == 3 ? map(words[2], &file) : MAP_FAILED;
 	if (bar == MAP_FAILED) {
 		perror("stores");
 		return 2;
 	}
-	signal(SIGTERM, on_term);
-	return strcmp(words[1], "flood") ? check(file, bar) : flood(bar);
+	return strcmp(words[1], "flood") ? check(file, bar) : flood(file, bar);
 }

@@ -18,6 +18,8 @@
 /* The BAR, while there is one: one function at a time. */
 static DEFINE_MUTEX(lock);
 static void __iomem *bar;
+/* Of the device node, once it has been mapped. */
+static struct address_space *mapping;
 static char buffer[2 * MOST] __aligned(4096);
 
 static int zbar_mmap(struct file *file, struct vm_area_struct *area)
@@ -26,6 +28,7 @@ static int zbar_mmap(struct file *file, struct vm_area_struct *area)
 
 	area->vm_page_prot = pgprot_noncached(area->vm_page_prot);
 	mutex_lock(&lock);
+	mapping = file->f_mapping;
 	if (bar)
 		error = io_remap_pfn_range(area, area->vm_start, (u64 __force)bar >> PAGE_SHIFT, area->vm_end - area->vm_start,
 					   area->vm_page_prot);
@@ -103,6 +106,9 @@ static void zbar_remove(struct pci_dev *dev)
 	pci_iounmap(dev, bar);
 	bar = NULL;
 	mutex_unlock(&lock);
+	/* Whoever has it mapped is not to find another function there. */
+	if (mapping)
+		unmap_mapping_range(mapping, 0, 0, 1);
 }
 
 static const struct pci_device_id ids[] = { { PCI_DEVICE(0x1b36, 0x00ff) }, {} };
