@@ -31,6 +31,8 @@
 	X(LAW3_INLINE, "law3.inline", "the owner waits for the I/O threads instead of completing later")         \
 	X(LAW3_UNPLUG, "law3.unplug", "an unplug that was asked for is waited for on the control thread")          \
 	X(LAW3_ZPCI_LOCK, "law3.zpci_lock", "zPCI: a lock is held over the store block, and taken by unplug")    \
+	X(LAW3_XEN, "law3.xen", "Xen: an operation of one guest is done by the owner while the others wait")     \
+	X(LAW4_XEN, "law4.xen", "Xen: reset before the interrupts are unbound, and nothing verified")             \
 	X(LAW4_FENCE, "law4.fence", "requests of the next life do not wait for those of the previous one")       \
 	X(LAW4_UNBIND, "law4.unbind", "a lost connection leaves its triggers and mappings")                      \
 	X(LAW5_INLINE, "law5.inline", "a configuration change is delivered from inside the access")              \

@@ -22,7 +22,7 @@ struct cli_command {
 	void (*help)(FILE *out); /* options; may be NULL */
 };
 
-extern const struct cli_command cli_serve, cli_probe, cli_bench, cli_qemu_args, cli_ctl, cli_inject, cli_devices, cli_bind, cli_unbind, cli_state;
+extern const struct cli_command cli_serve, cli_probe, cli_bench, cli_qemu_args, cli_ctl, cli_inject, cli_devices, cli_bind, cli_unbind, cli_xen, cli_state;
 
 void cli_print_help(FILE *out, const struct cli_command *command);
 /* Prints "pintle COMMAND: text" and what to do about it. Returns CLI_USAGE. */

@@ -55,9 +55,13 @@ static void print_list(const json_t *result)
 		       json_string_value(json_object_get(device, "state")));
 		if (json_integer_value(json_object_get(device, "pid")))
 			printf("%-8lld ", (long long)json_integer_value(json_object_get(device, "pid")));
+		else if (json_object_get(device, "domid"))
+			printf("dom%-5lld ", (long long)json_integer_value(json_object_get(device, "domid")));
 		else
 			printf("%-8s ", "-");
-		if (json_is_true(json_object_get(gate, "open")))
+		if (!gate)
+			puts("-");
+		else if (json_is_true(json_object_get(gate, "open")))
 			puts("open");
 		else
 			control_print(stdout, json_object_get(gate, "closed-by"), 0);

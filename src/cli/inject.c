@@ -15,7 +15,7 @@
 static const struct control_option options[] = {
 	{ "vector", CONTROL_NUMBER, "N", "lose-interrupt, spurious-interrupt: which (0)" },
 	{ "count", CONTROL_NUMBER, "N", "lose-interrupt, slow, fail: how many (1; slow and fail: all)" },
-	{ "kind", CONTROL_TEXT, "KIND", "backdoor-reset: bist, msix-table, bus or unannounced" },
+	{ "kind", CONTROL_TEXT, "KIND", "backdoor-reset: bist, msix-table, bus or unannounced; aer: nonfatal (default) or fatal" },
 	{ "iova", CONTROL_NUMBER, "N", "withdraw-mapping: where" },
 	{ "size", CONTROL_SIZE, "SIZE", "withdraw-mapping: how much (all of it)" },
 	{ "pick", CONTROL_NUMBER, "N", "withdraw-mapping: a number that chooses one" },
@@ -44,6 +44,7 @@ static const struct {
 	{ "remove", "surprise removal" },
 	{ "stop", "the device is stopped, as for migration" },
 	{ "continue", "and goes on" },
+	{ "aer [fatal]", "road xen: the guest is told of an error of the bus" },
 };
 
 static void help(FILE *out)
@@ -86,13 +87,13 @@ static int parse_own(struct request *request, const char *word, const char *valu
 
 static int parse(const struct cli_command *command, struct request *request, int argc, char **argv)
 {
-	static const char *const names[] = { "id", "fault" };
+	static const char *const names[] = { "id", "fault", "kind" };
 	unsigned words = 0;
 
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 		if (strncmp(argv[i], "--", 2)) {
-			if (words == 2 || json_object_set_new(request->params, names[words], json_string(argv[i])) < 0)
+			if (words == 3 || json_object_set_new(request->params, names[words], json_string(argv[i])) < 0)
 				return cli_usage_error(command, "\"%s\" is one word too many", argv[i]);
 			words++;
 			continue;
@@ -111,7 +112,7 @@ static int parse(const struct cli_command *command, struct request *request, int
 		json_object_set_new(request->params, option->name, parsed);
 		i++;
 	}
-	if (request->script ? words : words != 2)
+	if (request->script ? words : words < 2)
 		return cli_usage_error(command, "a device and a fault are needed, or a script");
 	return 0;
 }
@@ -191,5 +192,5 @@ static int run(const struct cli_command *command, int argc, char **argv)
 }
 
 const struct cli_command cli_inject = {
-	"inject", "Make a lifecycle fault happen, for tests of drivers and VMMs", "[--socket PATH] ID FAULT [OPTIONS] | --script FILE [--seed N]", run, help,
+	"inject", "Make a lifecycle fault happen, for tests of drivers and VMMs", "[--socket PATH] ID FAULT [KIND] [OPTIONS] | --script FILE [--seed N]", run, help,
 };

@@ -9,7 +9,7 @@
 #include "base/num.h"
 #include "cli/cli.h"
 
-static const struct cli_command *const commands[] = { &cli_serve, &cli_ctl, &cli_inject, &cli_probe, &cli_bench, &cli_qemu_args, &cli_devices, &cli_bind, &cli_unbind, &cli_state };
+static const struct cli_command *const commands[] = { &cli_serve, &cli_ctl, &cli_inject, &cli_probe, &cli_bench, &cli_qemu_args, &cli_devices, &cli_bind, &cli_unbind, &cli_xen, &cli_state };
 
 void cli_print_help(FILE *out, const struct cli_command *command)
 {

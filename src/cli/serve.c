@@ -8,7 +8,7 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
-#include "serve/kind.h"
+#include "serve/road.h"
 #include "serve/serve.h"
 
 static const struct option options[] = {
@@ -33,14 +33,19 @@ static void help(FILE *out)
 {
 	fputs("  --device KIND,KEY=VALUE,...\n", out);
 	serve_keys_describe(serve_common_keys, print_key, out);
+	fputs("    all but host-xen also:\n", out);
+	serve_keys_describe(serve_function_keys, print_key, out);
 	fputs("    blk, rng and balloon also:\n", out);
 	serve_keys_describe(serve_virtio_keys, print_key, out);
 	for (size_t i = 0; device_kinds[i]; i++) {
 		fprintf(out, "  --device %s,KEY=VALUE,...      %s\n", device_kinds[i]->name, device_kinds[i]->text);
 		serve_keys_describe(device_kinds[i]->keys[0], print_key, out);
 	}
-	fputs("  --road vfio-user,KEY=VALUE,...      of the device before it\n", out);
-	serve_keys_describe(serve_road_keys, print_key, out);
+	fputs("  --road ROAD,KEY=VALUE,...      of the device before it\n", out);
+	for (size_t i = 0; road_kinds[i]; i++) {
+		fprintf(out, "  --road %s,KEY=VALUE,...      %s\n", road_kinds[i]->name, road_kinds[i]->text);
+		serve_keys_describe(road_kinds[i]->keys, print_key, out);
+	}
 	fputs("  --control KEY=VALUE,...      a socket for `pintle ctl` and `pintle inject`\n", out);
 	serve_keys_describe(serve_control_keys, print_key, out);
 	fputs("  --config FILE      the same as JSON\n", out);

@@ -13,12 +13,22 @@
 
 #include <pintle/error.h>
 
-struct serve_road {
-	char *path; /* of the socket; NULL with fd */
+struct serve_socket {
+	char *path; /* NULL with fd */
 	int fd; /* a listening socket that is open already, -1: none */
 	unsigned mode; /* of the socket's file */
 	char *owner, *group; /* of the socket's file; NULL: this process's */
-	bool given;
+};
+
+struct road_kind;
+
+struct serve_road {
+	const struct road_kind *kind; /* NULL: none was given */
+	/* vfio-user */
+	struct serve_socket socket;
+	/* xen: the same for all devices of a process */
+	unsigned slots; /* enum xen_slots */
+	unsigned on_stop; /* choices of keys.c */
 };
 
 struct device_kind;
@@ -44,15 +54,17 @@ struct serve_device {
 	uint64_t rate; /* bytes a second; 0: no limit */
 	/* balloon */
 	bool deflate_on_oom, stats, hinting, reporting;
-	/* host */
+	/* host, host-xen */
 	char *address;
 	uint64_t check_ns;
 	unsigned bars; /* enum host_bars */
+	bool permissive;
 	struct serve_road road;
 };
 
 struct serve_control {
-	struct serve_road road; /* where it listens */
+	struct serve_socket socket; /* where it listens */
+	bool given;
 	unsigned allow_uid, allow_gid; /* UINT32_MAX: nobody besides root and this process's user */
 };
 
@@ -69,7 +81,7 @@ void serve_config_release(struct serve_config *config);
 
 /* `blk,path=disk.img,id=d0`: key=value pairs with commas between; a comma in a value is written twice. */
 int serve_config_device(struct serve_config *config, const char *text, struct pintle_error *err);
-/* `vfio-user,path=/run/d0.sock`: belongs to the device before it. */
+/* `vfio-user,path=/run/d0.sock`: belongs to the device before it; what the road takes is its own (road.h). */
 int serve_config_road(struct serve_config *config, const char *text, struct pintle_error *err);
 /* `path=/run/pintle/control,mode=0660` */
 int serve_config_control(struct serve_config *config, const char *text, struct pintle_error *err);
@@ -90,14 +102,15 @@ struct serve_key {
 	const char *const *choices; /* KEY_CHOICE: NULL-terminated, the index is stored */
 	const char *text;
 };
-extern const struct serve_key serve_common_keys[], serve_virtio_keys[]; /* of every device, of every virtio device */
-extern const struct serve_key serve_blk_keys[], serve_rng_keys[], serve_balloon_keys[], serve_host_keys[];
-extern const struct serve_key serve_road_keys[], serve_control_keys[], serve_global_keys[];
+extern const struct serve_key serve_common_keys[], serve_function_keys[], serve_virtio_keys[]; /* of every device, of those that are PCI functions here, of virtio devices */
+extern const struct serve_key serve_blk_keys[], serve_rng_keys[], serve_balloon_keys[], serve_host_keys[], serve_host_xen_keys[];
+extern const struct serve_key serve_vfio_user_keys[], serve_xen_keys[], serve_control_keys[], serve_global_keys[];
 /* Sets one key of the object, from one of the tables (up to NULL); the error names the key and what it takes. */
 int serve_key_set(const struct serve_key *const *tables, void *object, const char *name, const char *value, struct pintle_error *err);
 int serve_global_key_set(struct serve_config *config, const char *name, const char *value, struct pintle_error *err);
 struct serve_device *serve_config_add_device(struct serve_config *config, const char *type, struct pintle_error *err);
-int serve_road_type(const char *type, struct pintle_error *err);
+/* Which road this is; its keys are to be set then. */
+int serve_config_set_road(struct serve_road *road, const char *type, struct pintle_error *err);
 /* Prints the keys with their meaning, for --help. */
 void serve_keys_describe(const struct serve_key *keys, void (*line)(void *context, const char *key, const char *text), void *context);
 

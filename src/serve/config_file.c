@@ -9,10 +9,9 @@
 
 #include "base/error.h"
 #include "serve/config.h"
-#include "serve/kind.h"
+#include "serve/road.h"
 
-static const struct serve_key *const road_tables[] = { serve_road_keys, NULL }, *const control_tables[] = { serve_control_keys, NULL },
-			       *const global_tables[] = { serve_global_keys, NULL };
+static const struct serve_key *const control_tables[] = { serve_control_keys, NULL }, *const global_tables[] = { serve_global_keys, NULL };
 
 /* A JSON value as the command line would have it; NULL for what has no such form. */
 static const char *as_text(const json_t *value, char *buffer, size_t size)
@@ -60,11 +59,8 @@ static int read_device(struct serve_config *config, json_t *from, struct pintle_
 	if (result < 0 || !road)
 		return result;
 	const char *road_type = json_string_value(json_object_get(road, "type"));
-	result = serve_road_type(road_type ? road_type : "", err);
-	if (!result)
-		result = set_members(road_tables, &device->road, road, "", err);
-	device->road.given = true;
-	return result;
+	result = serve_config_set_road(&device->road, road_type ? road_type : "", err);
+	return result < 0 ? result : set_members((const struct serve_key *const[]){ device->road.kind->keys, NULL }, &device->road, road, "", err);
 }
 
 int serve_config_file(struct serve_config *config, const char *path, struct pintle_error *err)
@@ -83,7 +79,7 @@ int serve_config_file(struct serve_config *config, const char *path, struct pint
 	json_t *control = json_object_get(root, "control");
 	if (!result && control) {
 		result = set_members(control_tables, &config->control, control, "", err);
-		config->control.road.given = true;
+		config->control.given = true;
 		json_object_del(root, "control");
 	}
 	if (!result)

@@ -328,7 +328,7 @@ int control_create(struct control **out, const struct serve_control *config, str
 	control->device_count = count;
 	list_init(&control->clients);
 	json_object_seed(0); /* not later, from several threads at once */
-	control->listen_fd = result = serve_listen(&config->road, err);
+	control->listen_fd = result = serve_listen(&config->socket, err);
 	if (result < 0)
 		goto free_control;
 	result = loop_fd_add(loop, &control->listener, control->listen_fd, EPOLLIN, accept_client);
@@ -341,7 +341,7 @@ int control_create(struct control **out, const struct serve_control *config, str
 
 close_fd:
 	close(control->listen_fd);
-	serve_unlisten(&config->road);
+	serve_unlisten(&config->socket);
 free_control:
 	free(control);
 	error_prefix(err, "--control");
@@ -356,7 +356,7 @@ void control_end(struct control *control)
 	loop_fd_remove(&control->listener);
 	close(control->listen_fd);
 	control->listen_fd = -1;
-	serve_unlisten(&control->config->road);
+	serve_unlisten(&control->config->socket);
 	list_for_each_safe(link, next, &control->clients) {
 		struct control_client *client = list_entry(link, struct control_client, link);
 		close_client(client, NULL);

@@ -7,8 +7,7 @@
 
 #include "base/error.h"
 #include "base/num.h"
-#include "serve/kind.h"
-#include "serve/listen.h"
+#include "serve/road.h"
 
 int served_device_create(struct served_device *device, const struct serve_device *config, struct loop *owner, struct loop *control,
 			 const struct io_threads *io, unsigned index, struct pintle_error *err)
@@ -17,33 +16,22 @@ int served_device_create(struct served_device *device, const struct serve_device
 	list_init(&device->refresh_waiters);
 	list_init(&device->unplug_waiters);
 	log_source_init(&device->log, "%s", config->id);
-	int result = config->kind->create(device, io, index, err);
-	if (result < 0)
-		goto fail;
-	int fd = serve_listen(&config->road, err);
-	if (fd < 0) {
-		result = fd;
-		goto fail;
-	}
-	result = vfu_server_create(&device->server, device->function, fd, err);
+	int result = config->kind->create ? config->kind->create(device, io, index, err) : 0;
+	if (!result)
+		result = config->road.kind->open(device, err);
 	if (result < 0) {
-		serve_unlisten(&config->road);
-		goto fail;
+		error_prefix(err, "device %s", config->id);
+		return result;
 	}
 	unplug_init(device);
 	return 0;
-
-fail:
-	error_prefix(err, "device %s", config->id);
-	return result;
 }
 
 void served_device_destroy(struct served_device *device)
 {
-	if (device->server)
-		serve_unlisten(&device->config->road);
-	vfu_server_destroy(device->server);
 	if (device->config)
+		device->config->road.kind->close(device);
+	if (device->config && device->config->kind->destroy)
 		device->config->kind->destroy(device);
 	*device = (struct served_device){ 0 };
 }
@@ -100,16 +88,19 @@ void served_device_release(struct served_device *device)
 	device_idle(device);
 }
 
-static void server_stopped(void *context)
+static void road_stopped(void *context)
 {
 	struct served_device *device = context;
-	device->config->kind->settle(device, device_idle);
+	if (device->config->kind->settle)
+		device->config->kind->settle(device, device_idle);
+	else
+		device_idle(device);
 }
 
 static void drained(void *context)
 {
 	struct served_device *device = context;
-	vfu_server_stop(device->server, server_stopped, device);
+	device->config->road.kind->stop(device, road_stopped);
 }
 
 /* In this order: no new client, no new request; what is under way ends and is published; the client's connection ends; what is behind the function ends too, and is flushed. */
@@ -118,7 +109,8 @@ static void stop_on_owner(struct loop_message *message)
 	struct served_device *device = container_of(message, struct served_device, message);
 	unplug_end(device);
 	loop_timer_disarm(&device->give_back);
-	vfu_server_refuse(device->server);
+	if (device->config->road.kind->refuse)
+		device->config->road.kind->refuse(device);
 	if (device->config->kind->drain)
 		device->config->kind->drain(device, drained);
 	else

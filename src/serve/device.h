@@ -16,6 +16,7 @@
 #include "virtio/device.h"
 
 struct host_function;
+struct xen_device;
 
 struct served_device {
 	const struct serve_device *config;
@@ -26,7 +27,12 @@ struct served_device {
 	struct virtio_device *virtio;
 	struct host_function *host;
 	struct pci_function *function;
+	/* the road's */
 	struct vfu_server *server;
+	struct xen_device *xen;
+	bool road_opened;
+	void (*road_stopped)(void *device);
+	struct list road_link;
 	struct helper_work work; /* blocking calls of the kind: refresh, flush */
 	int work_result;
 	bool working; /* a refresh is under way */
@@ -42,7 +48,7 @@ struct served_device {
 	struct loop_timer deadline; /* of that unplug */
 	bool force_later; /* what happens then */
 	struct pci_request forced;
-	bool forcing;
+	bool asking, forcing; /* an unplug that has not ended */
 	struct loop_timer give_back; /* of withdrawn mappings (inject.c) */
 	uint64_t injections;
 };

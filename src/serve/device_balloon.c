@@ -188,7 +188,7 @@ void method_balloon_stats(struct rpc_call *call)
 	loop_timer_arm(device->owner, &ask->timer, loop_clock() + STATS_PATIENCE, patience_ended);
 }
 
-static const struct serve_key *const keys[] = { serve_balloon_keys, serve_common_keys, serve_virtio_keys, NULL };
+static const struct serve_key *const keys[] = { serve_balloon_keys, serve_common_keys, serve_function_keys, serve_virtio_keys, NULL };
 
 const struct device_kind device_balloon = {
 	.name = "balloon",

@@ -121,7 +121,7 @@ static int check(const struct serve_device *config, struct pintle_error *err)
 	return 0;
 }
 
-static const struct serve_key *const keys[] = { serve_blk_keys, serve_common_keys, serve_virtio_keys, NULL };
+static const struct serve_key *const keys[] = { serve_blk_keys, serve_common_keys, serve_function_keys, serve_virtio_keys, NULL };
 
 const struct device_kind device_blk = {
 	.name = "blk",

@@ -10,6 +10,7 @@
 #include "host/function.h"
 #include "serve/kind.h"
 #include "serve/methods.h"
+#include "serve/sandbox.h"
 
 /* The kernel counts guest memory that a device may reach against this limit, unless it trusts the process (CAP_IPC_LOCK). */
 static void raise_lock_limit(void)
@@ -78,6 +79,16 @@ static void add_line(void *context, const char *key, const char *value)
 	json_object_set_new(context, key, json_string(value));
 }
 
+/* Errors of the bus (AER); null where the device does not report any. */
+static json_t *show_errors(const struct host_status *status)
+{
+	if (!status->has_errors)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "correctable", (json_int_t)status->correctable, "non-fatal", (json_int_t)status->nonfatal, "fatal",
+			 (json_int_t)status->fatal, "fatal-resets", (json_int_t)status->fatal_resets, "uncorrectable-status",
+			 (json_int_t)status->uncorrectable_status, "correctable-status", (json_int_t)status->correctable_status);
+}
+
 static json_t *show(struct served_device *device)
 {
 	static const char *const states[] = { [HOST_READY] = "ready", [HOST_RESETTING] = "resetting", [HOST_FAILED] = "failed" };
@@ -86,11 +97,12 @@ static json_t *show(struct served_device *device)
 
 	host_function_status(device->host, &status);
 	pci_function_describe(device->function, add_line, lines);
-	return json_pack("{s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:o}", "address", host_function_address(device->host), "hardware",
+	return json_pack("{s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:o}", "address", host_function_address(device->host), "hardware",
 			 states[status.state], "wanted-command", status.wanted_command, "held-command", status.held_command, "checks",
 			 (json_int_t)status.checks, "found", (json_int_t)status.found, "healed", (json_int_t)status.healed, "resets",
 			 (json_int_t)status.resets, "escalations", (json_int_t)status.escalations, "jobs", (json_int_t)status.jobs, "mappings",
-			 (json_int_t)status.mappings, "mapped-bytes", (json_int_t)status.mapped_bytes, "last-trouble", status.last, "lines", lines);
+			 (json_int_t)status.mappings, "mapped-bytes", (json_int_t)status.mapped_bytes, "errors-told", (json_int_t)status.errors, "bus-errors",
+			 show_errors(&status), "last-trouble", status.last, "lines", lines);
 }
 
 /* ---- ctl check ---- */
@@ -110,17 +122,13 @@ static void checked(void *context, int found)
 	served_device_release(device);
 }
 
-void method_check(struct rpc_call *call)
+static void look(struct rpc_call *call)
 {
-	if (!call->device->host) {
-		rpc_fail(call, -ENOTSUP, "%s is no device of the host's", call->device->config->id);
-		return;
-	}
 	served_device_hold(call->device);
 	host_function_check(call->device->host, checked, call);
 }
 
-static const struct serve_key *const keys[] = { serve_host_keys, serve_common_keys, NULL };
+static const struct serve_key *const keys[] = { serve_host_keys, serve_common_keys, serve_function_keys, NULL };
 
 const struct device_kind device_host = {
 	.name = "host",
@@ -133,4 +141,6 @@ const struct device_kind device_host = {
 	.drain = drain,
 	.settle = settle,
 	.show = show,
+	.look = look,
+	.sandbox = SANDBOX_VFIO,
 };

@@ -94,7 +94,7 @@ static json_t *show_rng(struct served_device *device)
 	return json_pack("{s:I, s:I, s:I}", "rate", (json_int_t)device->config->rate, "bytes", (json_int_t)status.bytes, "waits", (json_int_t)status.waits);
 }
 
-static const struct serve_key *const rng_keys[] = { serve_rng_keys, serve_common_keys, serve_virtio_keys, NULL };
+static const struct serve_key *const rng_keys[] = { serve_rng_keys, serve_common_keys, serve_function_keys, serve_virtio_keys, NULL };
 
 const struct device_kind device_rng = {
 	.name = "rng",

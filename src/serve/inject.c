@@ -9,6 +9,7 @@
 
 #include "base/num.h"
 #include "serve/methods.h"
+#include "serve/road.h"
 
 static struct life *life_of(const struct rpc_call *call)
 {
@@ -85,6 +86,8 @@ static void backdoor_reset(struct rpc_call *call)
 
 	if (!strcmp(kind, "bist"))
 		start_bist(call);
+	else if (!strcmp(kind, "msix-table") && call->device->host)
+		rpc_fail(call, -ENOTSUP, "the MSI-X table of a physical device is in its hardware, and only a reset takes it: use kind bus");
 	else if (!strcmp(kind, "msix-table"))
 		method_apply(call, apply_lost_table);
 	else if (!strcmp(kind, "bus"))
@@ -97,15 +100,36 @@ static void backdoor_reset(struct rpc_call *call)
 
 /* ---- interrupts ---- */
 
-static void lose_interrupt(struct rpc_call *call)
+static int apply_loss(struct pci_function *function, struct pci_request *request)
 {
+	struct rpc_call *call = container_of(request, struct rpc_call, request);
 	int64_t vector = rpc_integer(call, "vector", 0), count = rpc_integer(call, "count", 1);
-	int result = vector > UINT32_MAX || count > UINT32_MAX ? -EINVAL : irq_lose(pci_function_irq(call->device->function), (uint32_t)vector, (uint32_t)count);
+
+	return vector > UINT32_MAX || count > UINT32_MAX ? -EINVAL : irq_lose(pci_function_irq(function), (uint32_t)vector, (uint32_t)count);
+}
+
+static void lost(struct pci_request *request, int result)
+{
+	struct rpc_call *call = container_of(request, struct rpc_call, request);
+	struct served_device *device = call->device;
 
 	if (result < 0)
-		rpc_fail(call, result, "%s", result == -ENOTSUP ? "the guest uses no messages (MSI, MSI-X); INTx is a level and cannot be lost" : "there is no such vector");
+		rpc_fail(call, result, "%s",
+			 result == -ENOTSUP ? "the guest uses no messages (MSI, MSI-X); INTx is a level and cannot be lost" :
+			 result == -EINVAL  ? "there is no such vector" :
+			 result == -EBUSY   ? "of a physical device one vector at a time can lose interrupts, and another one has not lost all of its own yet" :
+					      strerror(-result));
 	else
 		succeed(call);
+	served_device_release(device);
+}
+
+/* Answered when it has settled: a physical device's vector has to be bound elsewhere first. */
+static void lose_interrupt(struct rpc_call *call)
+{
+	call->request.kind = PCI_REQUEST_CALL;
+	call->request.call.fn = apply_loss;
+	method_submit(call, lost);
 }
 
 static void spurious_interrupt(struct rpc_call *call)
@@ -133,7 +157,7 @@ static void signal_error(struct rpc_call *call)
 
 static void cut(struct rpc_call *call)
 {
-	if (vfu_server_cut(call->device->server, LIFE_EVENT_DISCONNECT))
+	if (call->device->config->road.kind->cut(call->device, LIFE_EVENT_DISCONNECT))
 		succeed(call);
 	else
 		rpc_fail(call, -ENOTCONN, "no client is connected to %s", call->device->config->id);
@@ -158,11 +182,12 @@ static bool which_operations(struct rpc_call *call, unsigned *operations)
 	return false;
 }
 
-/* Everything but a disk. */
+/* Everything but a disk of our own. */
 static bool has_no_backend(struct rpc_call *call)
 {
 	if (!call->device->block)
-		rpc_fail(call, -ENOTSUP, "%s is no disk: it has no back end that this can be done to", call->device->config->id);
+		rpc_fail(call, -ENOTSUP, call->device->host ? "%s is a physical device: there is no back end of ours that this can be done to" :
+							      "%s is no disk: it has no back end that this can be done to", call->device->config->id);
 	return !call->device->block;
 }
 
@@ -211,7 +236,7 @@ static void heal(struct rpc_call *call)
 /* ---- the table ---- */
 
 #define END { NULL, RPC_ANY, false }
-static const struct rpc_param nothing[] = { END }, kinds[] = { { "kind", RPC_STRING, true }, END },
+static const struct rpc_param nothing[] = { END }, kinds[] = { { "kind", RPC_STRING, true }, END }, aer_params[] = { { "kind", RPC_STRING, false }, END },
 	lose_params[] = { { "vector", RPC_INTEGER, false }, { "count", RPC_INTEGER, false }, END }, vector_params[] = { { "vector", RPC_INTEGER, false }, END },
 	withdraw_params[] = { { "iova", RPC_INTEGER, false }, { "size", RPC_INTEGER, false }, { "pick", RPC_INTEGER, false }, { "for", RPC_SECONDS, false }, END },
 	slow_params[] = { { "time", RPC_SECONDS, true }, { "on", RPC_STRING, false }, { "count", RPC_INTEGER, false }, { "for", RPC_SECONDS, false }, END },
@@ -221,6 +246,7 @@ static const struct fault {
 	const char *name;
 	const struct rpc_param *params;
 	void (*fn)(struct rpc_call *call);
+	bool bare; /* needs no PCI function */
 } faults[] = {
 	{ "bus-master-off", nothing, master_off },
 	{ "bus-master-on", nothing, master_on },
@@ -237,6 +263,7 @@ static const struct fault {
 	{ "remove", nothing, inject_removal },
 	{ "stop", nothing, stop },
 	{ "continue", nothing, go_on },
+	{ "aer", aer_params, inject_aer, true },
 };
 
 void method_inject(struct rpc_call *call)
@@ -249,7 +276,11 @@ void method_inject(struct rpc_call *call)
 			continue;
 		if (!rpc_check(call, faults[i].params, beside))
 			return;
-		if (life_state(life_of(call)) == LIFE_STATE_GONE && faults[i].fn != inject_removal && faults[i].fn != cut) {
+		if (!faults[i].bare && !call->device->function) {
+			rpc_fail(call, -ENOTSUP, "%s has no PCI function of this server's that this could be done to: of the faults only aer is there", call->device->config->id);
+			return;
+		}
+		if (!faults[i].bare && life_state(life_of(call)) == LIFE_STATE_GONE && faults[i].fn != inject_removal && faults[i].fn != cut) {
 			rpc_fail(call, -ENODEV, "%s is gone", call->device->config->id);
 			return;
 		}

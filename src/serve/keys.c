@@ -17,11 +17,17 @@ static const char *const fail_choices[] = { "no", "EIO", "ENOSPC", NULL };
 static const char *const fail_on_choices[] = { "any", "read", "write", "flush", NULL };
 static const char *const bus_master_choices[] = { "strict", "lenient", NULL };
 static const char *const bars_choices[] = { "trap", "dmabuf", "device-fd", NULL };
+static const char *const slots_choices[] = { "passed", "virtual", NULL };
+static const char *const on_stop_choices[] = { "keep", "close", NULL };
 
 #define AT(type, member) offsetof(struct type, member)
 
 const struct serve_key serve_common_keys[] = {
 	{ "id", KEY_STRING, AT(serve_device, id), 0, 0, NULL, "name in logs and of the device (default d0, d1, ...)" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_function_keys[] = {
 	{ "bus-master", KEY_CHOICE, AT(serve_device, bus_master), 0, 0, bus_master_choices,
 	  "strict, or lenient for firmware that never sets bus master" },
 	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
@@ -78,21 +84,35 @@ const struct serve_key serve_host_keys[] = {
 	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
 };
 
-const struct serve_key serve_road_keys[] = {
-	{ "path", KEY_STRING, AT(serve_road, path), 0, 0, NULL, "UNIX socket to listen on" },
-	{ "fd", KEY_FD, AT(serve_road, fd), 0, INT32_MAX, NULL, "a listening socket that was opened before (systemd: 3, 4, ...)" },
-	{ "mode", KEY_MODE, AT(serve_road, mode), 0, 0777, NULL, "permissions of the socket, octal (0600)" },
-	{ "owner", KEY_STRING, AT(serve_road, owner), 0, 0, NULL, "user who owns the socket" },
-	{ "group", KEY_STRING, AT(serve_road, group), 0, 0, NULL, "group of the socket" },
+const struct serve_key serve_host_xen_keys[] = {
+	{ "address", KEY_STRING, AT(serve_device, address), 0, 0, NULL, "the device: 0000:03:00.0; `pintle xen setup` prepares it" },
+	{ "permissive", KEY_BOOL, AT(serve_device, permissive), 0, 0, NULL, "let guests write what no table of registers names (off)" },
+	{ "check", KEY_TIME, AT(serve_device, check_ns), 0, UINT64_C(3600000000000), NULL, "how often to look at the hardware while a guest has it (1s), or off" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_vfio_user_keys[] = {
+	{ "path", KEY_STRING, AT(serve_road, socket.path), 0, 0, NULL, "UNIX socket to listen on" },
+	{ "fd", KEY_FD, AT(serve_road, socket.fd), 0, INT32_MAX, NULL, "a listening socket that was opened before (systemd: 3, 4, ...)" },
+	{ "mode", KEY_MODE, AT(serve_road, socket.mode), 0, 0777, NULL, "permissions of the socket, octal (0600)" },
+	{ "owner", KEY_STRING, AT(serve_road, socket.owner), 0, 0, NULL, "user who owns the socket" },
+	{ "group", KEY_STRING, AT(serve_road, socket.group), 0, 0, NULL, "group of the socket" },
+	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
+};
+
+const struct serve_key serve_xen_keys[] = {
+	{ "slots", KEY_CHOICE, AT(serve_road, slots), 0, 0, slots_choices, "addresses in the guest: passed (the host's), or virtual (the next free slot)" },
+	{ "on-stop", KEY_CHOICE, AT(serve_road, on_stop), 0, 0, on_stop_choices,
+	  "at the end of the server: keep (guests go on; the next server takes them up), or close" },
 	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },
 };
 
 const struct serve_key serve_control_keys[] = {
-	{ "path", KEY_STRING, AT(serve_control, road.path), 0, 0, NULL, "UNIX socket to listen on" },
-	{ "fd", KEY_FD, AT(serve_control, road.fd), 0, INT32_MAX, NULL, "a listening socket that was opened before" },
-	{ "mode", KEY_MODE, AT(serve_control, road.mode), 0, 0777, NULL, "permissions of the socket, octal (0600)" },
-	{ "owner", KEY_STRING, AT(serve_control, road.owner), 0, 0, NULL, "user who owns the socket" },
-	{ "group", KEY_STRING, AT(serve_control, road.group), 0, 0, NULL, "group of the socket" },
+	{ "path", KEY_STRING, AT(serve_control, socket.path), 0, 0, NULL, "UNIX socket to listen on" },
+	{ "fd", KEY_FD, AT(serve_control, socket.fd), 0, INT32_MAX, NULL, "a listening socket that was opened before" },
+	{ "mode", KEY_MODE, AT(serve_control, socket.mode), 0, 0777, NULL, "permissions of the socket, octal (0600)" },
+	{ "owner", KEY_STRING, AT(serve_control, socket.owner), 0, 0, NULL, "user who owns the socket" },
+	{ "group", KEY_STRING, AT(serve_control, socket.group), 0, 0, NULL, "group of the socket" },
 	{ "allow-uid", KEY_NUMBER, AT(serve_control, allow_uid), 0, UINT32_MAX - 1, NULL, "a user who may connect, beside root and the server's own" },
 	{ "allow-gid", KEY_NUMBER, AT(serve_control, allow_gid), 0, UINT32_MAX - 1, NULL, "a group whose users may connect" },
 	{ NULL, KEY_STRING, 0, 0, 0, NULL, NULL },

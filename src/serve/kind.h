@@ -9,6 +9,15 @@
 
 #include "serve/device.h"
 
+struct rpc_call;
+
+/* What a kind without a PCI function does itself; those with one have it by the function and its life. All on the owner. */
+struct device_bare {
+	const char *(*state)(const struct served_device *device);
+	void (*unplug)(struct rpc_call *call); /* as rpc.h says: it replies, now or later */
+	void (*plug)(struct rpc_call *call);
+};
+
 struct device_kind {
 	const char *name, *text;
 	const struct serve_key *const *keys; /* tables, up to NULL; the kind's own is the first */
@@ -16,14 +25,15 @@ struct device_kind {
 	/* Does it fit together? May be NULL. */
 	int (*check)(const struct serve_device *config, struct pintle_error *err);
 	/*
-	 * At set-up: makes device->function with what stands behind it. index: the how-many-eth device it is. What a failure leaves half made goes with destroy. May block.
+	 * At set-up: makes device->function with what stands behind it. index: the how-many-eth device it is. What a failure leaves half made goes with destroy. May block. NULL, with destroy
+	 * and settle: the road makes all there is.
 	 */
 	int (*create)(struct served_device *device, const struct io_threads *io, unsigned index, struct pintle_error *err);
 	/* After it has settled and no loop runs; accepts what is half made. May block. */
 	void (*destroy)(struct served_device *device);
 	/* The end in two steps, on the owner, each calling done (from the owner's loop, or at once). Before the client's connection ends: no new request, and what is under way ends; may be NULL. */
 	void (*drain)(struct served_device *device, void (*done)(void *device));
-	/* After it: nothing is under way behind the function any more. */
+	/* After it: nothing is under way behind the function any more. NULL: nothing can be. */
 	void (*settle)(struct served_device *device, void (*done)(void *device));
 	/* Helper thread, last of all; 0 or a negative errno. May be NULL. */
 	int (*flush)(struct served_device *device);
@@ -32,9 +42,13 @@ struct device_kind {
 	void (*changed)(struct served_device *device);
 	/* Owner: what there is to say of it, as an object. NULL: the lines of its virtio class. */
 	json_t *(*show)(struct served_device *device);
+	/* Owner: `ctl check`. NULL: there is no hardware to look at. */
+	void (*look)(struct rpc_call *call);
+	const struct device_bare *bare; /* it makes no PCI function */
+	unsigned sandbox; /* enum sandbox_need: what it does after set-up that others do not */
 };
 
-extern const struct device_kind device_blk, device_rng, device_balloon, device_host;
+extern const struct device_kind device_blk, device_rng, device_balloon, device_host, device_host_xen;
 extern const struct device_kind *const device_kinds[]; /* up to NULL */
 
 const struct device_kind *device_kind_find(const char *name);

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct device_kind *const device_kinds[] = { &device_blk, &device_rng, &device_balloon, &device_host, NULL };
+const struct device_kind *const device_kinds[] = { &device_blk, &device_rng, &device_balloon, &device_host, &device_host_xen, NULL };
 
 const struct device_kind *device_kind_find(const char *name)
 {

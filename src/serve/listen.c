@@ -18,13 +18,13 @@
 
 #define BACKLOG 16
 
-int serve_listen_check(const struct serve_road *road, struct pintle_error *err)
+int serve_listen_check(const struct serve_socket *at, struct pintle_error *err)
 {
-	int fd = road->fd;
+	int fd = at->fd;
 	int listening = 0, domain = 0;
 	socklen_t length = sizeof listening;
 
-	if (road->path)
+	if (at->path)
 		return 0;
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) < 0)
 		return error_errno(err, -errno, "descriptor %d is no socket; fd= names a listening one that whoever started this has passed", fd);
@@ -74,34 +74,34 @@ static int number_or(const char *text, long *number)
 	return *end ? -EINVAL : 0;
 }
 
-static int set_owner(const struct serve_road *road, struct pintle_error *err)
+static int set_owner(const struct serve_socket *at, struct pintle_error *err)
 {
 	long uid = -1, gid = -1;
 
-	if (road->owner && number_or(road->owner, &uid) < 0) {
-		const struct passwd *user = getpwnam(road->owner);
+	if (at->owner && number_or(at->owner, &uid) < 0) {
+		const struct passwd *user = getpwnam(at->owner);
 		if (!user)
-			return error_set(err, -ENOENT, "there is no user %s to own %s", road->owner, road->path);
+			return error_set(err, -ENOENT, "there is no user %s to own %s", at->owner, at->path);
 		uid = user->pw_uid;
 	}
-	if (road->group && number_or(road->group, &gid) < 0) {
-		const struct group *group = getgrnam(road->group);
+	if (at->group && number_or(at->group, &gid) < 0) {
+		const struct group *group = getgrnam(at->group);
 		if (!group)
-			return error_set(err, -ENOENT, "there is no group %s to own %s", road->group, road->path);
+			return error_set(err, -ENOENT, "there is no group %s to own %s", at->group, at->path);
 		gid = group->gr_gid;
 	}
-	if ((road->owner || road->group) && chown(road->path, (uid_t)uid, (gid_t)gid) < 0)
-		return error_errno(err, -errno, "cannot give %s to %s:%s", road->path, road->owner ? road->owner : "", road->group ? road->group : "");
+	if ((at->owner || at->group) && chown(at->path, (uid_t)uid, (gid_t)gid) < 0)
+		return error_errno(err, -errno, "cannot give %s to %s:%s", at->path, at->owner ? at->owner : "", at->group ? at->group : "");
 	return 0;
 }
 
-static int make(const struct serve_road *road, struct pintle_error *err)
+static int make(const struct serve_socket *at, struct pintle_error *err)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
-	if (strlen(road->path) >= sizeof address.sun_path)
-		return error_set(err, -ENAMETOOLONG, "the path of a socket has at most %zu bytes: %s", sizeof address.sun_path - 1, road->path);
-	memcpy(address.sun_path, road->path, strlen(road->path) + 1);
+	if (strlen(at->path) >= sizeof address.sun_path)
+		return error_set(err, -ENAMETOOLONG, "the path of a socket has at most %zu bytes: %s", sizeof address.sun_path - 1, at->path);
+	memcpy(address.sun_path, at->path, strlen(at->path) + 1);
 	int result = remove_stale(&address, err);
 	if (result < 0)
 		return result;
@@ -113,32 +113,32 @@ static int make(const struct serve_road *road, struct pintle_error *err)
 	result = bind(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -errno : 0;
 	umask(mask);
 	if (result < 0) {
-		error_errno(err, result, "cannot make the socket %s (does its folder exist, and may this user write there?)", road->path);
+		error_errno(err, result, "cannot make the socket %s (does its folder exist, and may this user write there?)", at->path);
 		goto close_fd;
 	}
-	result = set_owner(road, err);
+	result = set_owner(at, err);
 	if (result < 0)
 		goto unlink_path;
-	if (chmod(road->path, road->mode) < 0 || listen(fd, BACKLOG) < 0) {
-		result = error_errno(err, -errno, "cannot listen on %s", road->path);
+	if (chmod(at->path, at->mode) < 0 || listen(fd, BACKLOG) < 0) {
+		result = error_errno(err, -errno, "cannot listen on %s", at->path);
 		goto unlink_path;
 	}
 	return fd;
 
 unlink_path:
-	unlink(road->path);
+	unlink(at->path);
 close_fd:
 	close(fd);
 	return result;
 }
 
-int serve_listen(const struct serve_road *road, struct pintle_error *err)
+int serve_listen(const struct serve_socket *at, struct pintle_error *err)
 {
-	return road->path ? make(road, err) : take_over(road->fd, err);
+	return at->path ? make(at, err) : take_over(at->fd, err);
 }
 
-void serve_unlisten(const struct serve_road *road)
+void serve_unlisten(const struct serve_socket *at)
 {
-	if (road->path)
-		unlink(road->path);
+	if (at->path)
+		unlink(at->path);
 }

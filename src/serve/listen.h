@@ -9,11 +9,11 @@
 
 #include "serve/config.h"
 
-/* Is the road's fd= a listening UNIX socket? To be asked of all before this process opens anything, whose numbers could be mistaken for it. */
-int serve_listen_check(const struct serve_road *road, struct pintle_error *err);
+/* Is its fd= a listening UNIX socket? To be asked of all before this process opens anything, whose numbers could be mistaken for it. */
+int serve_listen_check(const struct serve_socket *at, struct pintle_error *err);
 /* A listening descriptor, non-blocking and close-on-exec; negative errno. */
-int serve_listen(const struct serve_road *road, struct pintle_error *err);
+int serve_listen(const struct serve_socket *at, struct pintle_error *err);
 /* Removes the file of a socket that serve_listen made. */
-void serve_unlisten(const struct serve_road *road);
+void serve_unlisten(const struct serve_socket *at);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "serve/kind.h"
 #include "virtio/dev/blk.h"
 
 /* ---- requests to a device's function ---- */
@@ -119,6 +120,10 @@ static void method_reset(struct rpc_call *call)
 {
 	const char *kind = rpc_string(call, "kind", "device");
 
+	if (!call->device->function) {
+		rpc_fail(call, -ENOTSUP, "%s has no reset behind its guest's back: it is reset when a guest lets go of it (`pintle ctl unplug`, then plug)", call->device->config->id);
+		return;
+	}
 	if (life_state(pci_function_life(call->device->function)) == LIFE_STATE_GONE) {
 		rpc_fail(call, -ENODEV, "%s is gone", call->device->config->id);
 		return;
@@ -129,6 +134,14 @@ static void method_reset(struct rpc_call *call)
 			return;
 		}
 	rpc_refuse(call, "there is no reset \"%.60s\"; there are device, flr and bus", kind);
+}
+
+static void method_check(struct rpc_call *call)
+{
+	if (call->device->config->kind->look)
+		call->device->config->kind->look(call);
+	else
+		rpc_fail(call, -ENOTSUP, "%s is no device of the host's", call->device->config->id);
 }
 
 /* ---- the size of a disk; control thread ---- */

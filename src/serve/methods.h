@@ -13,7 +13,6 @@ void method_show(struct rpc_call *call);
 void method_balloon_target(struct rpc_call *call);
 void method_balloon_hint(struct rpc_call *call);
 void method_balloon_stats(struct rpc_call *call);
-void method_check(struct rpc_call *call);
 void method_inject(struct rpc_call *call);
 void method_metrics(struct rpc_call *call);
 
@@ -38,5 +37,6 @@ json_t *show_brief(struct served_device *device);
 void inject_removal(struct rpc_call *call);
 void inject_withdraw(struct rpc_call *call);
 void inject_give_back(struct rpc_call *call);
+void inject_aer(struct rpc_call *call);
 
 #endif

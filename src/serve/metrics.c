@@ -9,8 +9,8 @@
 #include "base/num.h"
 #include "serve/methods.h"
 
-/* Figures of a device: where in its JSON. */
-static const struct {
+/* Figures of a device: where in its JSON. A device that has no such thing has no line; a kind's own figures (kind: host-xen) are only there with such a device. */
+static const struct figure {
 	const char *name, *type, *text;
 	const char *object, *member;
 } device_figures[] = {
@@ -23,6 +23,15 @@ static const struct {
 	{ "pintle_mapped_bytes", "gauge", "bytes mapped for DMA", "mappings", "bytes" },
 	{ "pintle_misses", "counter", "translations that found no mapping", "mappings", "misses" },
 	{ "pintle_injected_faults", "counter", "faults injected", "injected", "faults" },
+}, xen_figures[] = {
+	{ "pintle_xen_pirqs", "gauge", "interrupts of the device bound for its guest", "host-xen", "pirqs" },
+	{ "pintle_xen_operations", "counter", "operations of guests", "host-xen", "operations" },
+	{ "pintle_xen_denied", "counter", "writes to configuration space that were denied", "host-xen", "denied" },
+	{ "pintle_xen_enables", "counter", "times that MSI or MSI-X was enabled", "host-xen", "enables" },
+	{ "pintle_xen_handovers", "counter", "handovers from one owner to the next", "host-xen", "handovers" },
+	{ "pintle_xen_resets", "counter", "resets of the hardware", "host-xen", "resets" },
+	{ "pintle_xen_escalations", "counter", "stronger resets, after one that did not verify", "host-xen", "escalations" },
+	{ "pintle_xen_aer", "counter", "errors of the bus that a guest was told of", "host-xen", "aer" },
 }, queue_figures[] = {
 	{ "pintle_queue_requests", "counter", "requests", NULL, "requests" },
 	{ "pintle_queue_in_flight", "gauge", "requests under way", NULL, "in-flight" },
@@ -33,9 +42,13 @@ static const struct {
 	{ "pintle_queue_misses", "counter", "stalls on a missing mapping", NULL, "misses" },
 };
 
-static json_int_t figure(const json_t *from, const char *object, const char *member)
+static const json_t *find(const json_t *from, const struct figure *figure)
 {
-	const json_t *value = json_object_get(object ? json_object_get(from, object) : from, member);
+	return json_object_get(figure->object ? json_object_get(from, figure->object) : from, figure->member);
+}
+
+static json_int_t number(const json_t *value)
+{
 	return json_is_boolean(value) ? json_is_true(value) : json_integer_value(value);
 }
 
@@ -62,19 +75,39 @@ static const char *suffix(const char *type)
 	return strcmp(type, "counter") ? "" : "_total";
 }
 
-static void print_devices(FILE *out, const json_t *devices)
+static void print_figure(FILE *out, const json_t *devices, const struct figure *figure)
 {
 	size_t i;
 	json_t *device;
 
-	for (size_t f = 0; f < ARRAY_SIZE(device_figures); f++) {
-		head(out, device_figures[f].name, device_figures[f].type, device_figures[f].text);
-		json_array_foreach(devices, i, device) {
-			fprintf(out, "%s%s{device=\"", device_figures[f].name, suffix(device_figures[f].type));
-			print_id(out, device);
-			fprintf(out, "\"} %lld\n", (long long)figure(device, device_figures[f].object, device_figures[f].member));
-		}
+	head(out, figure->name, figure->type, figure->text);
+	json_array_foreach(devices, i, device) {
+		const json_t *value = find(device, figure);
+		if (!value)
+			continue;
+		fprintf(out, "%s%s{device=\"", figure->name, suffix(figure->type));
+		print_id(out, device);
+		fprintf(out, "\"} %lld\n", (long long)number(value));
 	}
+}
+
+static bool any_has(const json_t *devices, const struct figure *figure)
+{
+	size_t i;
+	json_t *device;
+
+	json_array_foreach(devices, i, device)
+		if (find(device, figure))
+			return true;
+	return false;
+}
+
+static void print_devices(FILE *out, const json_t *devices)
+{
+	for (size_t f = 0; f < ARRAY_SIZE(device_figures); f++)
+		print_figure(out, devices, &device_figures[f]);
+	for (size_t f = 0; f < ARRAY_SIZE(xen_figures) && any_has(devices, &xen_figures[0]); f++)
+		print_figure(out, devices, &xen_figures[f]);
 }
 
 static void print_queues(FILE *out, const json_t *devices)
@@ -88,7 +121,7 @@ static void print_queues(FILE *out, const json_t *devices)
 			json_array_foreach(json_object_get(json_object_get(device, "virtio"), "queues"), q, queue) {
 				fprintf(out, "%s%s{device=\"", queue_figures[f].name, suffix(queue_figures[f].type));
 				print_id(out, device);
-				fprintf(out, "\",queue=\"%zu\"} %lld\n", q, (long long)figure(queue, NULL, queue_figures[f].member));
+				fprintf(out, "\",queue=\"%zu\"} %lld\n", q, (long long)number(find(queue, &queue_figures[f])));
 			}
 		}
 	}

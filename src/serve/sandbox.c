@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <seccomp.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -57,7 +58,34 @@ static int allow_leak_checker(scmp_filter_ctx filter)
 /* What block devices are asked and told. */
 static const unsigned long ioctls[] = { BLKGETSIZE64, BLKSSZGET, BLKPBSZGET, BLKDISCARD, BLKZEROOUT, BLKROGET, BLKIOMIN, BLKIOOPT };
 
-static int add_rules(scmp_filter_ctx filter, bool host)
+/* What some kinds of devices need beside that. */
+static const int vfio_calls[] = { SCMP_SYS(pidfd_open), -1 }; /* on kernels without SO_PEERPIDFD */
+static const int xen_calls[] = { SCMP_SYS(symlinkat), -1 }; /* where assignable devices are shown, by its descriptor (host/assignable.h) */
+static const struct {
+	unsigned need;
+	const int *calls; /* up to -1 */
+	const unsigned long *ioctls; /* up to 0 */
+} needs_table[] = {
+	{ SANDBOX_VFIO, vfio_calls, host_ioctls },
+	{ SANDBOX_XEN, xen_calls, sandbox_xen_ioctls },
+};
+
+static int add_needs(scmp_filter_ctx filter, unsigned needs)
+{
+	int result = 0;
+
+	for (size_t n = 0; n < ARRAY_SIZE(needs_table); n++) {
+		if (!(needs & needs_table[n].need))
+			continue;
+		for (size_t i = 0; !result && needs_table[n].calls[i] != -1; i++)
+			result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, needs_table[n].calls[i], 0);
+		for (size_t i = 0; !result && needs_table[n].ioctls[i]; i++)
+			result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, needs_table[n].ioctls[i]));
+	}
+	return result;
+}
+
+static int add_rules(scmp_filter_ctx filter, unsigned needs)
 {
 	int result = 0;
 
@@ -67,11 +95,8 @@ static int add_rules(scmp_filter_ctx filter, bool host)
 		result = allow_leak_checker(filter);
 	for (size_t i = 0; !result && i < ARRAY_SIZE(ioctls); i++)
 		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
-	/* On kernels without SO_PEERPIDFD. */
-	if (!result && host)
-		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pidfd_open), 0);
-	for (size_t i = 0; !result && host && host_ioctls[i]; i++)
-		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, host_ioctls[i]));
+	if (!result)
+		result = add_needs(filter, needs);
 	if (!result)
 		result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!result)
@@ -84,14 +109,17 @@ static int add_rules(scmp_filter_ctx filter, bool host)
 	return result;
 }
 
-int serve_sandbox(bool host, struct pintle_error *err)
+int serve_sandbox(unsigned needs, struct pintle_error *err)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	if (!filter)
 		return error_set(err, -ENOMEM, "no memory for the seccomp filter");
 	int result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+	/* The kernel's log then has a line for each call that was refused: for whoever looks for what is missing here. */
+	if (!result && getenv("PINTLE_SANDBOX_LOG"))
+		result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_LOG, 1);
 	if (!result)
-		result = add_rules(filter, host);
+		result = add_rules(filter, needs);
 	if (!result)
 		result = seccomp_load(filter);
 	seccomp_release(filter);

@@ -16,9 +16,9 @@
 #include "base/error.h"
 #include "base/num.h"
 #include "serve/control.h"
-#include "serve/kind.h"
 #include "serve/listen.h"
 #include "serve/notify.h"
+#include "serve/road.h"
 #include "serve/sandbox.h"
 #include "serve/serve.h"
 
@@ -66,7 +66,8 @@ static _Noreturn void end_at_once(struct serve *serve, int signal)
 {
 	log_warning(&serve->log, "%s again: ending at once; what is under way is lost", strsignal(signal));
 	for (size_t i = 0; i < serve->device_count; i++)
-		serve_unlisten(&serve->devices[i].config->road);
+		if (serve->devices[i].config->road.kind->abandon)
+			serve->devices[i].config->road.kind->abandon(&serve->devices[i].config->road);
 	_exit(1); /* the control socket's file is gone since the first signal */
 }
 
@@ -212,9 +213,24 @@ static int make_devices(struct serve *serve, struct pintle_error *err)
 	if (!serve->devices)
 		return error_set(err, -ENOMEM, "no memory for %zu devices", serve->config->device_count);
 	for (size_t i = 0; i < serve->config->device_count; i++) {
-		struct loop *owner = serve->owners[i % serve->config->control_threads].loop;
+		const struct serve_device *config = &serve->config->devices[i];
+		struct loop *owner = config->road.kind->shared ? serve->control : serve->owners[i % serve->config->control_threads].loop;
 		serve->device_count++;
-		int result = served_device_create(&serve->devices[i], &serve->config->devices[i], owner, serve->control, &serve->io, (unsigned)i, err);
+		int result = served_device_create(&serve->devices[i], config, owner, serve->control, &serve->io, (unsigned)i, err);
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
+/* Each road once. */
+static int start_roads(const struct serve_config *config, struct pintle_error *err)
+{
+	for (size_t r = 0; road_kinds[r]; r++) {
+		bool used = false;
+		for (size_t i = 0; i < config->device_count; i++)
+			used = used || config->devices[i].road.kind == road_kinds[r];
+		int result = used && road_kinds[r]->start ? road_kinds[r]->start(err) : 0;
 		if (result < 0)
 			return result;
 	}
@@ -224,22 +240,23 @@ static int make_devices(struct serve *serve, struct pintle_error *err)
 static int check_descriptors(const struct serve_config *config, struct pintle_error *err)
 {
 	int result = 0;
-	if (config->control.road.given && serve_listen_check(&config->control.road, err) < 0)
+	if (config->control.given && serve_listen_check(&config->control.socket, err) < 0)
 		return error_prefix(err, "--control");
 	for (size_t i = 0; !result && i < config->device_count; i++) {
-		result = serve_listen_check(&config->devices[i].road, err);
+		const struct serve_road *road = &config->devices[i].road;
+		result = road->kind->inherited ? road->kind->inherited(road, err) : 0;
 		if (result < 0)
 			error_prefix(err, "device %s", config->devices[i].id);
 	}
 	return result;
 }
 
-static bool has_host_device(const struct serve_config *config)
+static unsigned sandbox_needs(const struct serve_config *config)
 {
+	unsigned needs = 0;
 	for (size_t i = 0; i < config->device_count; i++)
-		if (config->devices[i].kind == &device_host)
-			return true;
-	return false;
+		needs |= config->devices[i].kind->sandbox;
+	return needs;
 }
 
 static int set_up(struct serve *serve, struct pintle_error *err)
@@ -255,10 +272,12 @@ static int set_up(struct serve *serve, struct pintle_error *err)
 		result = make_owners(serve, err);
 	if (!result)
 		result = make_devices(serve, err);
-	if (!result && serve->config->control.road.given)
+	if (!result && serve->config->control.given)
 		result = control_create(&serve->control_socket, &serve->config->control, serve->devices, serve->device_count, serve->control, err);
+	if (!result)
+		result = start_roads(serve->config, err);
 	if (!result && serve->config->sandbox)
-		result = serve_sandbox(has_host_device(serve->config), err);
+		result = serve_sandbox(sandbox_needs(serve->config), err);
 	if (!result)
 		result = start_owners(serve, err);
 	return result;

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/num.h"
-#include "serve/kind.h"
 #include "serve/methods.h"
+#include "serve/road.h"
 
 #define INTEGER(x) ((json_int_t)(x))
 
@@ -32,30 +32,34 @@ static json_t *gate(const struct served_device *device)
 static json_t *road(const struct served_device *device)
 {
 	const struct serve_road *road = &device->config->road;
-	json_t *object = json_pack("{s:s}", "type", "vfio-user");
-	if (road->path)
-		json_object_set_new(object, "path", json_string(road->path));
-	else
-		json_object_set_new(object, "fd", json_integer(road->fd));
+	json_t *object = json_pack("{s:s}", "type", road->kind->name), *told = road->kind->told(road);
+	json_object_update(object, told);
+	json_decref(told);
 	return object;
 }
 
-static json_t *client(const struct served_device *device)
+/* Adds to a device's lines who has it. */
+static json_t *brief(struct served_device *device, const json_t *client)
 {
-	struct vfu_server_stats stats;
-	vfu_server_stats(device->server, &stats);
-	return json_pack("{s:b, s:i, s:I, s:I, s:I, s:I, s:I, s:I}", "attached", vfu_server_attached(device->server), "pid", stats.client_pid,
-			 "connections", INTEGER(stats.connections), "refused", INTEGER(stats.refused), "messages", INTEGER(stats.messages),
-			 "bytes-in", INTEGER(stats.bytes_in), "bytes-out", INTEGER(stats.bytes_out), "errors", INTEGER(stats.errors));
+	static const char *const who[] = { "attached", "pid", "domid" };
+	const struct device_bare *bare = device->config->kind->bare;
+	json_t *object = json_pack("{s:s, s:s, s:s}", "id", device->config->id, "type", device->config->kind->name, "state",
+				   bare ? bare->state(device) : life_state_name(life_state(life_of(device))));
+
+	if (!bare)
+		json_object_set_new(object, "gate", gate(device));
+	for (size_t i = 0; i < ARRAY_SIZE(who); i++)
+		if (json_object_get(client, who[i]))
+			json_object_set(object, who[i], json_object_get(client, who[i]));
+	json_object_set_new(object, "road", road(device));
+	return object;
 }
 
 json_t *show_brief(struct served_device *device)
 {
-	struct vfu_server_stats stats;
-	vfu_server_stats(device->server, &stats);
-	return json_pack("{s:s, s:s, s:s, s:o, s:b, s:i, s:o}", "id", device->config->id, "type", device->config->kind->name, "state",
-			 life_state_name(life_state(life_of(device))), "gate", gate(device), "attached", vfu_server_attached(device->server), "pid",
-			 stats.client_pid, "road", road(device));
+	json_t *client = device->config->road.kind->client(device), *object = brief(device, client);
+	json_decref(client);
+	return object;
 }
 
 /* ---- interrupts ---- */
@@ -144,21 +148,30 @@ static json_t *events(const struct served_device *device)
 	return object;
 }
 
-json_t *show_device(struct served_device *device)
+/* What there is to say of its PCI function. */
+static void add_function(struct served_device *device, json_t *object)
 {
 	uint32_t command = pci_function_config_peek(device->function, PCI_COMMAND, 2);
-	json_t *object = show_brief(device);
 
-	json_object_set_new(object, "client", client(device));
 	json_object_set_new(object, "pci", json_pack("{s:b, s:b, s:b}", "bus-master", (command & PCI_COMMAND_MASTER) != 0, "memory-decode",
 						     (command & PCI_COMMAND_MEMORY) != 0, "d0", !(life_conditions(life_of(device)) & LIFE_NOT_D0)));
 	json_object_set_new(object, "interrupts", interrupts(device));
 	json_object_set_new(object, "mappings", mappings(device));
+}
+
+json_t *show_device(struct served_device *device)
+{
+	json_t *client = device->config->road.kind->client(device), *object = brief(device, client);
+
+	json_object_set_new(object, "client", client);
+	if (device->function)
+		add_function(device, object);
 	if (device->virtio)
 		json_object_set_new(object, "virtio", virtio(device));
 	else if (device->config->kind->show)
 		json_object_set_new(object, device->config->kind->name, device->config->kind->show(device));
-	json_object_set_new(object, "events", events(device));
+	if (device->function)
+		json_object_set_new(object, "events", events(device));
 	json_object_set_new(object, "injected", json_pack("{s:I, s:I}", "faults", INTEGER(device->injections), "requests",
 							   INTEGER(device->block ? block_injected(device->block) : 0)));
 	return object;

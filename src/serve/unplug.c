@@ -10,10 +10,16 @@
 #include "base/mutate.h"
 #include "base/num.h"
 #include "serve/methods.h"
+#include "serve/road.h"
 
 static struct life *life_of(const struct served_device *device)
 {
 	return pci_function_life(device->function);
+}
+
+static bool attached(const struct served_device *device)
+{
+	return device->config->road.kind->attached(device);
 }
 
 static json_t *outcome(const struct served_device *device)
@@ -42,7 +48,7 @@ static void changed(void *context)
 	struct served_device *device = context;
 	struct list *link;
 
-	if (!is_over(device) || vfu_server_attached(device->server))
+	if (!is_over(device) || attached(device))
 		return;
 	loop_timer_disarm(&device->deadline);
 	while ((link = list_pop(&device->unplug_waiters)))
@@ -51,7 +57,8 @@ static void changed(void *context)
 
 void unplug_init(struct served_device *device)
 {
-	vfu_server_watch(device->server, changed, device);
+	if (device->function)
+		device->config->road.kind->watch(device, changed);
 }
 
 void unplug_end(struct served_device *device)
@@ -71,13 +78,13 @@ static void forced(struct pci_request *request, int result)
 	if (result < 0)
 		log_error(&device->log, "unplug by force: %s", strerror(-result));
 	device->forcing = false;
-	vfu_server_update(device->server);
+	device->config->road.kind->update(device);
 	served_device_release(device);
 }
 
 static void force(struct served_device *device)
 {
-	if (vfu_server_cut(device->server, LIFE_EVENT_UNPLUG_FORCE) || device->forcing || is_over(device))
+	if (device->config->road.kind->cut(device, LIFE_EVENT_UNPLUG_FORCE) || device->forcing || is_over(device))
 		return;
 	/* Nobody is connected, or is on the way out: this comes after that. */
 	device->forcing = true;
@@ -126,7 +133,7 @@ static void asked(struct pci_request *request, int result)
 		list_append(&device->unplug_waiters, &call->link);
 		loop_timer_arm(device->owner, &device->deadline, loop_clock() + deadline, deadline_came);
 	}
-	vfu_server_update(device->server);
+	device->config->road.kind->update(device);
 	served_device_release(device);
 }
 
@@ -134,7 +141,9 @@ void method_unplug(struct rpc_call *call)
 {
 	struct served_device *device = call->device;
 
-	if (life_state(life_of(device)) == LIFE_STATE_GONE && !vfu_server_attached(device->server)) {
+	if (device->config->kind->bare) {
+		device->config->kind->bare->unplug(call);
+	} else if (life_state(life_of(device)) == LIFE_STATE_GONE && !attached(device)) {
 		answer(call);
 	} else if (rpc_bool(call, "force", false) && !json_object_get(call->params, "deadline")) {
 		list_append(&device->unplug_waiters, &call->link);
@@ -149,7 +158,7 @@ static void plugged(struct pci_request *request, int result)
 	struct rpc_call *call = container_of(request, struct rpc_call, request);
 	struct served_device *device = call->device;
 
-	vfu_server_update(device->server);
+	device->config->road.kind->update(device);
 	if (result == -EBUSY)
 		rpc_fail(call, result, "the client of what was removed is still connected to %s", device->config->id);
 	else if (result < 0)
@@ -161,7 +170,10 @@ static void plugged(struct pci_request *request, int result)
 
 void method_plug(struct rpc_call *call)
 {
-	method_event(call, LIFE_EVENT_PLUG, plugged);
+	if (call->device->config->kind->bare)
+		call->device->config->kind->bare->plug(call);
+	else
+		method_event(call, LIFE_EVENT_PLUG, plugged);
 }
 
 /* Surprise removal: the fault of that name. */
@@ -170,7 +182,7 @@ static void removed(struct pci_request *request, int result)
 	struct rpc_call *call = container_of(request, struct rpc_call, request);
 	struct served_device *device = call->device;
 
-	vfu_server_update(device->server);
+	device->config->road.kind->update(device);
 	if (result < 0)
 		rpc_fail(call, result, "%s is %s and cannot be removed", device->config->id, life_state_name(life_state(life_of(device))));
 	else

@@ -117,6 +117,14 @@ MISUSES = {
     "--device blk,path=disk.img --road vfio-user,path=s --road vfio-user,path=t": ["has a road already"],
     "--device net,path=x --road vfio-user,path=s": ['no device "net"', "there is: blk"],
     "--device blk,path=disk.img --road carrier-pigeon,path=s": ['no road "carrier-pigeon"', "there is: vfio-user"],
+    "--device host-xen,address=0000:00:05.0": ["device d0 has no road", "add --road xen"],
+    "--device host-xen --road xen": ["address=0000:03:00.0 is missing"],
+    "--device host-xen,address=5 --road xen": ["address=5 is not understood"],
+    "--device host-xen,address=0000:00:05.0 --road vfio-user,path=s": ["vfio-user does not carry host-xen", "one that does: xen"],
+    "--device blk,path=disk.img --road xen": ["xen does not carry blk", "one that does: vfio-user"],
+    "--device host-xen,address=0000:00:05.0 --road xen,slots=any": ["slots=any", "passed", "virtual"],
+    "--device host-xen,address=0000:00:05.0 --road xen,on-stop=run": ["on-stop=run", "keep", "close"],
+    "--device host-xen,address=0000:00:05.0 --road xen,path=s": ['no key "path"'],
     "--device blk,path=disk.img,colour=red --road vfio-user,path=s": ['no key "colour"', "--help"],
     "--device blk,path=disk.img,share --road vfio-user,path=s": ['"share" is not of the form key=value'],
     "--device blk,path=disk.img,queues=0 --road vfio-user,path=s": ["queues=0", "1 to 64"],
@@ -380,6 +388,22 @@ def test_units_agree_with_each_other():
         assert f"\n{line}\n" in service
     assert "\nListenStream=" in sockets and "Accept=" not in sockets
     assert "contrib/systemd" in (TOP / "docs/man/pintle-serve.1").read_text()
+
+
+def test_the_unit_for_xen():
+    unit = (TOP / "contrib/systemd/pintle-xen.service").read_text()
+    found = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE):
+        found.setdefault(key, []).append(value)
+    assert found["Type"] == ["notify"] and found["ExecStart"] == ["pintle serve --config /etc/pintle/xen.json"]
+    # What it mounts is for everybody: neither a namespace of its own for that, nor a /sys of its own.
+    assert all(line.startswith("+") for line in found["ExecStartPre"]) and "+pintle xen setup $DEVICES" in found["ExecStartPre"]
+    assert not {"PrivateNetwork", "ProtectKernelTunables", "PrivateDevices", "DynamicUser"} & set(found)
+    assert "xenstored.service" in found["After"][0] and "xendomains.service" in found["Before"][0]
+    # Its example is a configuration.
+    example = json.loads(re.search(r"^#   (\{.*\})$", unit, re.MULTILINE).group(1))
+    assert example["devices"][0]["type"] == "host-xen" and example["devices"][0]["road"] == {"type": "xen"}
+    assert "pintle-xen.service" in (TOP / "docs/man/pintle-xen.1").read_text()
 
 
 # ---- signals ----

@@ -15,6 +15,8 @@ MUTATIONS = [
     ("law1.gate", "virtio_run", ["test_gate", "test_gate_stops_the_poller"]),
     ("law1.publish", "virtio_run", ["test_gate"]),
     ("law3.zpci_lock", "zpci_access", ["test_held_in_a_child"]),
+    ("law3.xen", "xen_server", ["test_law3"]),
+    ("law4.xen", "xen_server", ["test_founding_case"]),
     ("law4.fence", "virtio_run", ["test_fence"]),
     ("law4.fence", "virtio_core", ["test_reset_in_batch"]),
     ("law4.fence", "virtio_drain", ["test_destroyed_with_generations"]),

@@ -77,5 +77,14 @@ def lab(tmp_path):
     bench.clean_up()
 
 
+@pytest.fixture(scope="session")
+def xen_runs(request, tmp_path_factory):
+    """The machines with Xen of all the tests that were chosen."""
+    from kit.xen_runs import Runs
+    runs = Runs(tmp_path_factory.mktemp("xen"), request.session.items)
+    yield runs
+    runs.end()
+
+
 def pytest_report_header():
     return f"guests: {host.accelerator()}, QEMU {' '.join(host.qemu())}, build {server.build_folder()}"

@@ -123,7 +123,7 @@ def test_rng_and_balloon(lab):
     for name, trial in (("balloon-target", inflate_and_deflate), ("balloon-stats", statistics), ("balloon-hints", hints), ("balloon-under-load", under_load)):
         with cells.cell(name, guest.describe(), device="balloon"):
             trial(guest, balloon)
-    with cells.cell("reboot", guest.describe(), device="balloon"):
+    with cells.cell("guest-reboot", guest.describe(), device="balloon"):
         after_reboot(guest, balloon, guest.reboot)
     with cells.cell("system-reset", guest.describe(), device="balloon"):
         after_reboot(guest, balloon, lambda: (guest.qmp("system_reset"), guest.wait_ready()))

@@ -11,7 +11,7 @@ RARE = {
     "_exit": ("as exit; the operator's second SIGTERM, and a test build asked for a mutation it has not", ("src/serve/serve.c", "src/base/mutate.c")),
     "abort": ("nothing ends the process on outside input; these are checks of debug builds", ("src/base/rank.c", "src/base/loop.c", "src/base/loop_message.c")),
     "quick_exit": ("as exit", ()),
-    "getenv": (STARTUP, ("src/serve/notify.c", "src/serve/listen.c", "src/base/mutate.c", "drive/client.c", "src/cli/control.c")),
+    "getenv": (STARTUP, ("src/serve/notify.c", "src/serve/listen.c", "src/serve/sandbox.c", "src/base/mutate.c", "drive/client.c", "src/cli/control.c")),
     "setenv": ("not safe with threads", ()),
     "getpwnam": (STARTUP, ("src/serve/listen.c",)),
     "getgrnam": (STARTUP, ("src/serve/listen.c",)),

@@ -1,54 +1,29 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
- * edu_lab SOCKET: drives QEMU's device for teaching, served by us, as a guest would: the one whose INTx line and DMA obey simple registers. Exit status 0: all was as it has to be.
+ * edu_lab SOCKET [faults CONTROL]: drives QEMU's device for teaching, served by us, as a guest would: the one whose INTx line and DMA obey simple registers. With `faults` it has
+ * faults injected by the server's control socket. Exit status 0: all was as it has to be.
  */
 #include <endian.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "drive/memory.h"
-#include "drive/pci.h"
+#include "edu.h"
 
-/* Its registers (QEMU, docs/specs/edu.rst). */
-enum { ID = 0x00, LIVENESS = 0x04, STATUS = 0x24, RAISE = 0x60, ACKNOWLEDGE = 0x64, DMA_FROM = 0x80, DMA_TO = 0x88, DMA_COUNT = 0x90, DMA_COMMAND = 0x98 };
-enum { DMA_START = 1, DMA_TO_MEMORY = 2, DMA_INTERRUPT = 4 };
-#define BUFFER 0x40000u /* its own, 4096 bytes */
-#define MEMORY 0x1000000u /* it reaches 28 bits of address */
 #define SOON 5000 /* ms: longer, and an interrupt is lost */
 #define QUIET 300 /* ms: no interrupt comes */
 
-static struct drive_client *client;
-static struct drive_pci *edu;
-static struct pintle_error err;
+struct drive_client *client;
+struct drive_pci *edu;
+struct pintle_error err;
 
-#define MUST(call)                                                                  \
-	do {                                                                        \
-		if ((call) < 0) {                                                   \
-			printf("edu_lab: line %d: %s: %s\n", __LINE__, #call, err.text); \
-			exit(1);                                                    \
-		}                                                                   \
-	} while (0)
-#define HOLDS(condition, ...)                                    \
-	do {                                                     \
-		if (!(condition)) {                              \
-			printf("edu_lab: line %d: ", __LINE__); \
-			printf(__VA_ARGS__);                     \
-			putchar('\n');                           \
-			exit(1);                                 \
-		}                                                \
-	} while (0)
-
-static void put(uint64_t at, uint32_t value)
+void put(uint64_t at, uint32_t value)
 {
 	value = htole32(value);
 	MUST(drive_bar_write(edu, 0, at, &value, sizeof value, &err));
 }
 
-static uint32_t get(uint64_t at)
+uint32_t get(uint64_t at)
 {
 	uint32_t value;
 
@@ -64,12 +39,12 @@ static int64_t interrupts(int timeout_ms)
 	return count;
 }
 
-static void expect_one(const char *what)
+void expect_one(const char *what)
 {
 	HOLDS(interrupts(SOON) == 1, "not one interrupt: %s", what);
 }
 
-static void expect_none(const char *what)
+void expect_none(const char *what)
 {
 	HOLDS(!interrupts(QUIET), "an interrupt: %s", what);
 }
@@ -96,14 +71,14 @@ static void try_intx(void (*unmask)(void))
 	expect_none("the line is down again");
 }
 
-static void unmask_by_message(void)
+void unmask_by_message(void)
 {
 	MUST(drive_pci_intx_unmask(edu, &err));
 }
 
 static int resample;
 
-static void unmask_by_event(void)
+void unmask_by_event(void)
 {
 	uint64_t one = 1;
 
@@ -111,13 +86,13 @@ static void unmask_by_event(void)
 		exit(1);
 }
 
-static void bind_resample(void)
+void bind_resample(void)
 {
 	resample = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	MUST(drive_client_set_irqs(client, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, VFIO_PCI_INTX_IRQ_INDEX, 0, 1, NULL, &resample, 1, &err));
 }
 
-static void copy(uint64_t from, uint64_t to, uint32_t count, uint32_t command)
+void copy(uint64_t from, uint64_t to, uint32_t count, uint32_t command)
 {
 	put(DMA_FROM, (uint32_t)from);
 	put(DMA_TO, (uint32_t)to);
@@ -125,7 +100,7 @@ static void copy(uint64_t from, uint64_t to, uint32_t count, uint32_t command)
 	put(DMA_COMMAND, DMA_START | command);
 }
 
-static void await_dma(void)
+void await_dma(void)
 {
 	for (unsigned i = 0; get(DMA_COMMAND) & DMA_START; i++) {
 		HOLDS(i < 1000, "DMA does not end");
@@ -190,6 +165,10 @@ int main(int argc, char **argv)
 	put(LIVENESS, 0x12345678);
 	HOLDS(get(LIVENESS) == (uint32_t)~0x12345678, "it is not alive");
 
+	if (argc > 3) {
+		try_faults(memory, argv[3]);
+		return 0;
+	}
 	MUST(drive_pci_enable_intx(edu, &err));
 	try_intx(unmask_by_message);
 	puts("INTx by messages");

@@ -2,16 +2,19 @@
 /*
  * nvme_lab SOCKET COMMAND [ARGUMENT]...: drives a served NVMe controller as a guest would, and says what it saw. It runs in the machine that plays the host.
  *
- *   verify          what the image holds at the beginning; then writes, reads back
- *   load SECONDS    reads and writes with verification, 8 at a time, by interrupt alone. Where no interrupt comes for a second the controller is started again and what was in
- *                   flight is given again, as a guest's driver does; where that does not work, or commands had completed without an interrupt, that is the end
+ *   verify          what the image holds at the beginning; then writes, reads back; masks and unmasks
+ *   load SECONDS [PATIENCE]  reads and writes with verification, 8 at a time, by interrupt alone. Where no interrupt comes for a second the controller is started again and what was in
+ *                   flight is given again, as a guest's driver does; where that does not work within PATIENCE seconds (15), or commands had completed without an interrupt,
+ *                   that is the end
  *   die             as load, until it is killed
  *   cost COUNT      what a read of a register costs
  *   linger SECONDS  a client that goes, whose process lives on for so long
- *   handover COUNT  COUNT times: a client with I/O in flight goes without a word, the next one must find a device of which nothing of the first is left, and uses it
+ *   handover COUNT CONFIG  COUNT times: a client with I/O in flight goes without a word, the next one must find a device of which nothing of the first is left, and uses it. CONFIG: the
+ *                   hardware's configuration space in sysfs
  *
  * Exit status 0: all was well.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +29,7 @@
 #define PATTERN_BLOCKS 8192u /* where the image's own contents are; behind it is ours to write */
 
 static const char *path;
+static double patience = 15;
 
 static void fail(const char *what, const struct pintle_error *err)
 {
@@ -150,7 +154,7 @@ static void restart(struct drive_nvme *n, struct job *jobs)
 		was[i] = n->slots[i].busy;
 	printf("no interrupt for a second: the controller is started again\n");
 	/* As patient as a driver: the device may be on its way back. */
-	for (double end = now() + 15; drive_nvme_restart(n, &err);) {
+	for (double end = now() + patience; drive_nvme_restart(n, &err);) {
 		if (now() > end)
 			fail("the controller does not come back", &err);
 		usleep(100000);
@@ -201,34 +205,92 @@ static uint64_t load(struct drive_nvme *n, double seconds, double *longest)
 	return count;
 }
 
-/* A new client finds a function as after a reset (law 4). */
-static void check_clean(struct drive_client *c)
+/* The hardware itself, around everyone who has it. */
+static uint32_t hardware(int config, uint32_t offset)
 {
+	uint8_t bytes[2];
+
+	if (pread(config, bytes, sizeof bytes, offset) != sizeof bytes)
+		fail("reading the hardware's configuration space", NULL);
+	return load_le16(bytes);
+}
+
+/* A new client finds a function as after a reset (law 4): what it is shown, and the hardware below. */
+static void check_clean(struct drive_client *c, int config)
+{
+	const uint32_t decoding = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_IO;
 	struct pintle_error err = { 0 };
 	struct drive_pci *p;
-	uint32_t command, control;
+	uint32_t command, control, at = hardware(config, PCI_CAPABILITY_LIST) & 0xff;
+	bool pending = false;
 
+	while (at && (hardware(config, at) & 0xff) != PCI_CAP_ID_MSIX)
+		at = hardware(config, at) >> 8;
+	if (hardware(config, PCI_COMMAND) & decoding || hardware(config, at + PCI_MSIX_FLAGS) & (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL))
+		fail("the hardware is not as after a reset", NULL);
 	if (drive_pci_open(&p, c, &err))
 		fail("looking at the function", &err);
-	if (drive_pci_config_read(p, PCI_COMMAND, 2, &command, &err) || command & (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_IO))
+	if (drive_pci_config_read(p, PCI_COMMAND, 2, &command, &err) || command & decoding)
 		fail("the command register is not clear", &err);
 	if (drive_pci_config_read(p, p->msix + PCI_MSIX_FLAGS, 2, &control, &err) || control & (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL))
 		fail("MSI-X is not as after a reset", &err);
+	if (drive_pci_assign_bars(p, 0xe0000000u, UINT64_C(1) << 40, &err))
+		fail("assigning the BARs", &err);
+	for (unsigned vector = 0; vector < 2; vector++) /* those that are used */
+		if (drive_pci_pba(p, vector, &pending, &err) || pending)
+			fail("an interrupt is pending", &err);
 	drive_pci_close(p);
 }
 
-static void leave_in_the_middle(void)
+/* Nothing was written into the memory of a client but what it has asked for: its other buffers, which lie where the one before had them, are as new. */
+static void check_memory(const struct drive_nvme *n)
 {
-	struct drive_client *c = connect_client();
+	for (unsigned i = 1; i < DRIVE_NVME_SLOTS; i++)
+		for (unsigned b = 0; b < DRIVE_NVME_BUFFER; b++)
+			if (n->slots[i].data[b])
+				fail("somebody else's DMA has come into this memory", NULL);
+}
+
+/* Each client is the next one of the client before it. It goes with I/O in flight, every second one with all its vectors masked, so that interrupts are pending. */
+static void handover(unsigned count, const char *config_path)
+{
+	int config = open(config_path, O_RDONLY | O_CLOEXEC);
 	struct pintle_error err = { 0 };
 
-	check_clean(c);
-	struct drive_nvme *n = open_nvme(c);
-	for (unsigned i = 0; i < DEPTH; i++)
-		if (drive_nvme_submit(n, i, i % 2, PATTERN_BLOCKS + 1024 + i * BLOCKS, BLOCKS, &err))
-			fail("submitting", &err);
-	drive_nvme_close(n, false);
-	drive_client_close(c);
+	if (config < 0)
+		fail(config_path, NULL);
+	for (unsigned i = 0; i <= count; i++) {
+		struct drive_client *c = connect_client();
+
+		check_clean(c, config);
+		struct drive_nvme *n = open_nvme(c);
+		verify(n, 2);
+		check_memory(n);
+		if (i % 2 && drive_pci_mask_function(n->pci, true, &err))
+			fail("masking", &err);
+		for (unsigned slot = 1; slot <= DEPTH; slot++)
+			if (drive_nvme_submit(n, slot, slot % 2, PATTERN_BLOCKS + 1024 + slot * BLOCKS, BLOCKS, &err))
+				fail("submitting", &err);
+		drive_nvme_close(n, false);
+		drive_client_close(c);
+	}
+	close(config);
+	printf("handed over %u times\n", count);
+}
+
+/* What the device has to say while its vectors are masked stays pending in it, and is said then (law 2). */
+static void masked(struct drive_nvme *n)
+{
+	struct pintle_error err = { 0 };
+
+	if (drive_pci_mask_function(n->pci, true, &err) || drive_nvme_submit(n, 0, false, 0, BLOCKS, &err))
+		fail("masking, and submitting", &err);
+	if (drive_nvme_wait(n, 300, &err))
+		fail("an interrupt came although all vectors are masked", &err);
+	if (drive_pci_mask_function(n->pci, false, &err))
+		fail("unmasking", &err);
+	if (drive_nvme_wait(n, DRIVE_NVME_TIMEOUT_MS, &err) != 1)
+		fail("the interrupt that was pending did not come", &err);
 }
 
 /* CSTS, which has no side effect. */
@@ -250,21 +312,12 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3) {
-		puts("usage: nvme_lab SOCKET verify|load SECONDS|die|cost COUNT|linger SECONDS|handover COUNT");
+		puts("usage: nvme_lab SOCKET verify|load SECONDS [PATIENCE]|die|cost COUNT|linger SECONDS|handover COUNT CONFIG");
 		return 2;
 	}
 	path = argv[1];
-	if (!strcmp(argv[2], "handover")) {
-		for (int i = 0; i < atoi(argv[3]); i++) {
-			leave_in_the_middle();
-			struct drive_client *c = connect_client();
-			check_clean(c);
-			struct drive_nvme *n = open_nvme(c);
-			verify(n, 2);
-			drive_nvme_close(n, i % 2);
-			drive_client_close(c);
-		}
-		printf("handed over %s times\n", argv[3]);
+	if (!strcmp(argv[2], "handover") && argc > 4) {
+		handover((unsigned)atoi(argv[3]), argv[4]);
 		return 0;
 	}
 	struct drive_client *c = connect_client();
@@ -272,9 +325,12 @@ int main(int argc, char **argv)
 	printf("serial %s, %llu blocks\n", n->serial, (unsigned long long)n->blocks);
 	if (!strcmp(argv[2], "verify")) {
 		verify(n, 16);
+		masked(n);
 		printf("verified, %llu interrupts\n", (unsigned long long)n->interrupts);
 	} else if (!strcmp(argv[2], "load") || !strcmp(argv[2], "die")) {
 		puts("running");
+		if (argc > 4)
+			patience = atof(argv[4]);
 		uint64_t count = load(n, argv[2][0] == 'd' ? 1e9 : atof(argv[3]), &longest);
 		printf("%llu commands, %llu interrupts, at most %.2f s between two\n", (unsigned long long)count, (unsigned long long)n->interrupts, longest);
 	}
