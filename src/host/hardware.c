@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <linux/pci_regs.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 
 /* QEMU gives up after 5 s. */
 #define PATIENCE_NS UINT64_C(2000000000)
+/* Then, until the device has stopped. */
+#define STOPPING_NS UINT64_C(10000000)
 
 static void plan(struct host_function *host);
 
@@ -178,9 +181,15 @@ static void answer_reset(struct host_function *host)
 	life_release(pci_function_life(host->pci));
 }
 
+/* The answer may come before the reset has ended, but never before the device has stopped: it would write into the memory of whoever comes next (law 1). */
 static void patience_ended(struct loop_timer *timer)
 {
-	answer_reset(container_of(timer, struct host_function, patience));
+	struct host_function *host = container_of(timer, struct host_function, patience);
+
+	if (host->running && host->job.reset && atomic_load_explicit(&host->job.quiet, memory_order_acquire))
+		answer_reset(host);
+	else
+		loop_timer_arm(host->owner, &host->patience, loop_clock() + STOPPING_NS, patience_ended);
 }
 
 static void reset_ended(struct host_function *host, const struct host_job *job)
@@ -290,6 +299,7 @@ static void run(struct host_function *host)
 	job->look = host->wants_look && !job->reset;
 	job->lost = job->ready = false;
 	job->fatal = 0;
+	atomic_store_explicit(&job->quiet, false, memory_order_relaxed);
 	job->tries = 0;
 	job->error = 0;
 	job->said[0] = 0;

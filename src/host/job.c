@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/pci_regs.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -247,6 +248,7 @@ void host_job_run(struct helper_work *work)
 	if (job->off) {
 		/* The device stops before its interrupts and memory go. */
 		host_write_command(job->hands.vfio, 0);
+		atomic_store_explicit(&job->quiet, true, memory_order_release);
 		job->held_command = 0;
 		irqs_off(job);
 	}

@@ -52,6 +52,7 @@ struct host_job {
 	uint32_t fatal; /* new fatal errors: the device is not to be trusted until it has been reset */
 	struct host_errors errors; /* after a look or a reset */
 	bool ready; /* it answers, and is what was wanted */
+	_Atomic bool quiet; /* its bus master is off since this job began: read by the owner while it runs */
 	unsigned tries; /* resets */
 	int error;
 	char said[200];

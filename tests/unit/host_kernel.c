@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-struct kernel kernel = { .lock = PTHREAD_MUTEX_INITIALIZER };
+struct kernel kernel = { .lock = PTHREAD_MUTEX_INITIALIZER, .command_free = PTHREAD_COND_INITIALIZER };
 
 uint64_t kernel_now_ms(void)
 {
@@ -277,6 +277,14 @@ void kernel_sleep_behind(void)
 	pthread_mutex_lock(&kernel.lock);
 	kernel_set16(KERNEL_PM + PCI_PM_CTRL, kernel_get16(KERNEL_PM + PCI_PM_CTRL) | 3);
 	kernel_show();
+	pthread_mutex_unlock(&kernel.lock);
+}
+
+void kernel_hold_command(bool held)
+{
+	pthread_mutex_lock(&kernel.lock);
+	kernel.command_held = held;
+	pthread_cond_broadcast(&kernel.command_free);
 	pthread_mutex_unlock(&kernel.lock);
 }
 

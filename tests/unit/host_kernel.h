@@ -41,6 +41,8 @@ void kernel_lose_bars(void);
 void kernel_sleep_behind(void);
 /* It answers with ones for so long. */
 void kernel_be_silent(unsigned milliseconds);
+/* Writes of the command register stand still in the kernel, as behind somebody's lock, until they are let go. */
+void kernel_hold_command(bool held);
 /* This method does no good from now on (mask-all stays), NULL: all do. */
 void kernel_spoil(const char *method);
 /* The kernel's own handling: told; a fatal one is followed by a reset of the link, after which nothing is restored. */

@@ -30,6 +30,8 @@
 
 struct kernel {
 	pthread_mutex_t lock;
+	pthread_cond_t command_free;
+	bool command_held;
 	struct kernel_paths paths;
 	int config_file, method_file;
 	uint8_t hardware[4096], registers[64];

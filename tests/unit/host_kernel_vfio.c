@@ -176,6 +176,8 @@ static ssize_t write_device(const struct host_vfio *vfio, const void *data, size
 	(void)vfio;
 	memcpy(value, bytes, min_of(length, sizeof value));
 	pthread_mutex_lock(&kernel.lock);
+	while (kernel.command_held && at == CONFIG_OFFSET + PCI_COMMAND)
+		pthread_cond_wait(&kernel.command_free, &kernel.lock);
 	if (kernel_now_ms() < kernel.silent_until) {
 		;
 	} else if (at < CONFIG_OFFSET) {

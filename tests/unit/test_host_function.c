@@ -254,6 +254,31 @@ static void test_silence(void **state)
 	finish();
 }
 
+/* A reset that the client asks for is answered before it has ended where that takes long, but never while the device may still write to memory. */
+static void test_slow_stop(void **state)
+{
+	struct rig_request reset = { 0 };
+	int vectors[2];
+	(void)state;
+
+	start(false, "flr bus\n");
+	drive_up(vectors);
+	kernel_hold_command(true);
+	rig_submit_reset(&reset, LIFE_EVENT_DEVICE_RESET);
+	for (uint64_t end = loop_clock() + UINT64_C(2300000000); loop_clock() < end;)
+		loop_turn(rig.owner, 10);
+	assert_false(reset.complete);
+	assert_int_equal(kernel_config(PCI_COMMAND, 2) & PCI_COMMAND_MASTER, PCI_COMMAND_MASTER);
+	kernel_hold_command(false);
+	turn_until(rig.owner, &reset.complete);
+	assert_int_equal(reset.result, 0);
+	assert_int_equal(kernel_config(PCI_COMMAND, 2) & PCI_COMMAND_MASTER, 0);
+	settle(HOST_READY);
+	assert_int_equal(drive_down(vectors), 0);
+	is_clean();
+	finish();
+}
+
 /* ---- power ---- */
 
 static void sleep_and_wake(void)
@@ -604,7 +629,7 @@ static void test_mutations(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_found),	   cmocka_unit_test(test_found_at_attach), cmocka_unit_test(test_silence), cmocka_unit_test(test_power),
+		cmocka_unit_test(test_found),	   cmocka_unit_test(test_found_at_attach), cmocka_unit_test(test_silence), cmocka_unit_test(test_slow_stop), cmocka_unit_test(test_power),
 		cmocka_unit_test(test_errors),	   cmocka_unit_test(test_escalation),	   cmocka_unit_test(test_killed),  cmocka_unit_test(test_broken_before),
 		cmocka_unit_test(test_disturbed),
 #ifdef PINTLE_MUTATIONS

@@ -310,7 +310,7 @@ static inline int rig_setup(void **state)
 	rig_folders(rig_in("sys/bus/pci/drivers/pciback"));
 	rig_folders(rig_in("run/pintle"));
 	snprintf(folder, sizeof folder, "cp -a %s/sys/bus/pci/devices/" RIG_ADDRESS " %s/sys/bus/pci/devices/" OTHER_ADDRESS, rig_root, rig_root);
-	if (system(folder) != 0) /* NOLINT: a test's own folder */
+	if (system(folder) != 0) /* a test's own folder */
 		return -1;
 	log_set_level(getenv("XEN_RIG_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	return loop_create(&rig_loop, "test", NULL);

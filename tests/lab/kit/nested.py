@@ -10,13 +10,31 @@ from .host_machine import machine_folder
 
 FIRMWARE = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 
-# In the machine that plays the host. inner_start DEVICE...: QEMU with these arguments; returns when the guest is there. inner COMMAND: in the guest.
-FUNCTIONS = r"""
-inner_ready() {
-	while read -r line <&4; do
-		case "$line" in *"<<ready>>"*) return 0 ;; esac
+# So many milliseconds QEMU waits for an answer. Its own limit of 5 s counts the time in which the emulated machine as a whole stands still: on a busy computer that can be longer
+# (docs/roads/host.md), and QEMU need not survive it.
+PATIENCE = 120000
+
+# In seconds; nothing that works comes near it, and the machine's own shell waits longer for what is begun in it.
+LIMIT = 200
+
+# In the machine that plays the host. inner_start DEVICE...: QEMU with these arguments; returns when the guest is there. inner COMMAND: in the guest. What does not come in time fails, and what is
+# known then is said. No child of either shell may end while it reads: busybox's read forgets the line then. So whoever begins something in the background there waits for its end.
+FUNCTIONS = rf"LIMIT={LIMIT}" + r"""
+inner_lost() {
+	echo "the inner guest did not $1; its console, QEMU and the kernel here:"
+	tail -n 20 /run/inner.console
+	cat /run/inner.qemu
+	dmesg | tail -n 5
+	for task in /proc/$(cat /run/inner.pid)/task/*; do
+		echo "$(cat $task/comm) $(grep State $task/status) $(cut -d ' ' -f 14,15 $task/stat)"
 	done
 	return 1
+}
+inner_ready() {
+	while read -t $LIMIT -r line <&4; do
+		case "$line" in *"<<ready>>"*) return 0 ;; esac
+	done
+	inner_lost "reach its shell"
 }
 inner_start() {
 	rm -f /run/inner.in /run/inner.out
@@ -32,7 +50,7 @@ inner_start() {
 inner() {
 	inner_token=$((${inner_token:-0} + 1))
 	echo "$inner_token $*" >&3
-	while read -r line <&4; do
+	while read -t $LIMIT -r line <&4; do
 		case "$line" in
 		*"<<$inner_token "*)
 			# What does not end with a newline stands before it.
@@ -43,9 +61,14 @@ inner() {
 		esac
 		echo "$line"
 	done
-	return 1
+	inner_lost "end '$*'"
 }
 """
+
+
+def function(path):
+    """QEMU's argument for a function that is served there."""
+    return f"""-device '{{"driver":"vfio-user-pci","socket":{{"type":"unix","path":"{path}"}},"x-msg-timeout":{PATIENCE}}}'"""
 
 
 def disk(path):
