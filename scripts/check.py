@@ -152,7 +152,7 @@ def model(tally, names):
 
 def lab(tally, names):
     # Some tests also show what happens without a law; they find this build by themselves.
-    if not names or {"host", "pseries", "x86"} & set(names):
+    if not names or {"host", "pseries", "x86", "xen"} & set(names):
         build("debug", tally)
     if not build_release(tally):
         # "x86" is test_x86.py and test_x86_events.py too; pytest complains of a name that is none.
