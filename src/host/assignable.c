@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "host/driver.h"
 #include "host/place.h"
 #include "host/stub.h"
 
@@ -30,7 +31,7 @@ static int write_record(const char *state, const char *address, const struct rec
 {
 	char path[PATH_MAX];
 	FILE *file;
-	int r = place_folders(state);
+	int r = host_make_folders(state);
 
 	if (r)
 		return r;
@@ -161,27 +162,6 @@ static int leave_place(const char *root, const char *state)
 
 /* ---- setting up ---- */
 
-static int set_override(const char *root, const char *address, const char *driver)
-{
-	/* A newline alone takes it away. */
-	char text[HOST_NAME_MAX + 1];
-
-	snprintf(text, sizeof text, "%s\n", driver);
-	return host_sysfs_write(root, text, "bus/pci/devices/%s/driver_override", address);
-}
-
-static int leave_driver(const char *root, const char *address)
-{
-	int r = host_sysfs_write(root, address, "bus/pci/devices/%s/driver/unbind", address);
-
-	return r == -ENOENT ? 0 : r; /* it has none */
-}
-
-static int probe(const char *root, const char *address)
-{
-	return host_sysfs_write(root, address, "bus/pci/drivers_probe");
-}
-
 static int check(const char *root, const struct host_device *device, struct pintle_error *err)
 {
 	if (device->is_bridge)
@@ -203,11 +183,11 @@ static int to_stub(const char *root, const struct host_device *device, struct re
 	const char *address = device->address;
 	char driver[HOST_NAME_MAX];
 	uint64_t enabled = 0;
-	int r = set_override(root, address, HOST_DRIVER_STUB);
+	int r = host_driver_override(root, address, HOST_DRIVER_STUB);
 
 	if (r)
 		return error_errno(err, r, "cannot set driver_override of %s%s", address, r == -EACCES ? " (are you root?)" : "");
-	r = leave_driver(root, address);
+	r = host_driver_leave(root, address);
 	if (r)
 		return error_errno(err, r, "cannot take %s from %s", address, device->driver);
 	host_sysfs_number(root, &enabled, "bus/pci/devices/%s/enable", address);
@@ -216,7 +196,7 @@ static int to_stub(const char *root, const struct host_device *device, struct re
 		r = host_sysfs_write(root, "1", "bus/pci/devices/%s/enable", address);
 	if (r)
 		return error_errno(err, r, "cannot enable %s", address);
-	r = probe(root, address);
+	r = host_driver_find(root, address);
 	if (r)
 		return error_errno(err, r, "cannot give %s to " HOST_DRIVER_STUB, address);
 	if (host_sysfs_link(root, driver, sizeof driver, "bus/pci/devices/%s/driver", address) || strcmp(driver, HOST_DRIVER_STUB))
@@ -227,13 +207,13 @@ static int to_stub(const char *root, const struct host_device *device, struct re
 /* Back, or as far as it goes. */
 static void from_stub(const char *root, const char *address, const struct record *record)
 {
-	set_override(root, address, record->override);
-	leave_driver(root, address);
+	host_driver_override(root, address, record->override);
+	host_driver_leave(root, address);
 	if (!record->was_enabled)
 		host_sysfs_write(root, "0", "bus/pci/devices/%s/enable", address);
 	/* The one that had it first; where it has gone meanwhile, whichever the kernel finds. */
 	if (record->driver[0] && host_sysfs_write(root, address, PLACE_DRIVERS "/%s/bind", record->driver))
-		probe(root, address);
+		host_driver_find(root, address);
 }
 
 int host_assignable_setup(const char *root, const char *state, const char *program, const char *address, struct pintle_error *err)

@@ -12,25 +12,8 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "host/driver.h"
 #include "host/methods.h"
-
-int host_make_folders(const char *path)
-{
-	char part[PATH_MAX];
-	size_t length = strlen(path);
-
-	if (length >= sizeof part)
-		return -ENAMETOOLONG;
-	for (size_t i = 1; i <= length; i++) {
-		if (path[i] != '/' && path[i])
-			continue;
-		memcpy(part, path, i);
-		part[i] = 0;
-		if (mkdir(part, 0755) && errno != EEXIST)
-			return -errno;
-	}
-	return 0;
-}
 
 static int remember(const char *state, const struct host_device *device, struct pintle_error *err)
 {
@@ -56,33 +39,12 @@ static void forget(const char *state, const char *address)
 	unlink(path);
 }
 
-static int set_override(const char *root, const char *address, const char *driver)
-{
-	/* A newline alone takes it away. */
-	char text[HOST_NAME_MAX + 1];
-
-	snprintf(text, sizeof text, "%s\n", driver);
-	return host_sysfs_write(root, text, "bus/pci/devices/%s/driver_override", address);
-}
-
-static int leave_driver(const char *root, const char *address)
-{
-	int r = host_sysfs_write(root, address, "bus/pci/devices/%s/driver/unbind", address);
-
-	return r == -ENOENT ? 0 : r; /* it has none */
-}
-
-static int find_driver(const char *root, const char *address)
-{
-	return host_sysfs_write(root, address, "bus/pci/drivers_probe");
-}
-
 /* Takes back what was done half. */
 static void restore(const char *root, const struct host_device *before)
 {
-	set_override(root, before->address, before->override);
+	host_driver_override(root, before->address, before->override);
 	if (before->driver[0] && host_sysfs_write(root, before->address, "bus/pci/drivers/%s/bind", before->driver))
-		find_driver(root, before->address);
+		host_driver_find(root, before->address);
 }
 
 int host_bind(const char *root, const char *state, const char *address, char former[HOST_NAME_MAX], struct pintle_error *err)
@@ -104,14 +66,14 @@ int host_bind(const char *root, const char *state, const char *address, char for
 	r = remember(state, &device, err);
 	if (r)
 		return r;
-	r = set_override(root, device.address, HOST_DRIVER_VFIO);
+	r = host_driver_override(root, device.address, HOST_DRIVER_VFIO);
 	if (r) {
 		forget(state, device.address);
 		return error_errno(err, r, "cannot set driver_override of %s%s", device.address, r == -EACCES ? " (are you root?)" : "");
 	}
-	r = leave_driver(root, device.address);
+	r = host_driver_leave(root, device.address);
 	if (!r)
-		r = find_driver(root, device.address);
+		r = host_driver_find(root, device.address);
 	if (!r && !host_device_read(&after, root, device.address, NULL) && !strcmp(after.driver, HOST_DRIVER_VFIO))
 		return 0;
 	restore(root, &device);
@@ -135,16 +97,16 @@ int host_unbind(const char *root, const char *state, const char *address, char d
 				 device.driver[0] ? device.driver : "nobody");
 	snprintf(path, sizeof path, "%s.driver", device.address);
 	host_sysfs_read(state, former, sizeof former, "%s", path);
-	r = set_override(root, device.address, "");
+	r = host_driver_override(root, device.address, "");
 	if (!r)
-		r = leave_driver(root, device.address);
+		r = host_driver_leave(root, device.address);
 	if (r)
 		return error_errno(err, r, "cannot take %s from %s%s", device.address, HOST_DRIVER_VFIO, r == -EACCES ? " (are you root?)" : "");
 	/* Nobody serves it any more: the kernel has waited for that. */
 	host_methods_repair(root, state, device.address);
 	/* The one that had it first; where it has gone meanwhile, whichever the kernel finds. */
 	if (!former[0] || host_sysfs_write(root, device.address, "bus/pci/drivers/%s/bind", former))
-		find_driver(root, device.address);
+		host_driver_find(root, device.address);
 	forget(state, device.address);
 	host_methods_forget(state, device.address);
 	host_sysfs_link(root, driver, HOST_NAME_MAX, "bus/pci/devices/%s/driver", device.address);

@@ -14,9 +14,6 @@
 /* Where the former drivers are kept. */
 #define HOST_STATE "/run/pintle/host"
 
-/* With all that are above it. 0 or a negative errno. */
-int host_make_folders(const char *path);
-
 /*
  * The device belongs to vfio-pci afterwards; former is the driver that had it (empty: none). Where the kernel refuses, the device is given back to its driver.
  * 0 also where vfio-pci has it already; else a negative errno with what to do in err.

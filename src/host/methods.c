@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "host/bind.h"
+#include "host/driver.h"
 
 #define RECORD "%s.reset_method"
 #define METHODS "bus/pci/devices/%s/reset_method"

@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/num.h"
 #include "host/stub.h"
+#include "host/driver.h"
 #include "host/sysfs.h"
 
 #define UDEV_RULES "udev/rules.d/90-pintle-xen.rules"
@@ -29,24 +30,6 @@ static const struct {
 	const char *name;
 	mode_t mode;
 } files[] = { { "slots", 0644 }, { "permissive", 0600 }, { "do_flr", 0200 } };
-
-int place_folders(const char *path)
-{
-	char part[PATH_MAX];
-	size_t length = strlen(path);
-
-	if (length >= sizeof part)
-		return -ENAMETOOLONG;
-	for (size_t i = 1; i <= length; i++) {
-		if (path[i] != '/' && path[i])
-			continue;
-		memcpy(part, path, i);
-		part[i] = 0;
-		if (mkdir(part, 0755) && errno != EEXIST)
-			return -errno;
-	}
-	return 0;
-}
 
 bool place_exists(const char *root)
 {
@@ -104,7 +87,7 @@ static int put(const char *run, const char *name, const char *text)
 	if (snprintf(path, sizeof path, "%s/%s", run, name) >= (int)sizeof path)
 		return -ENAMETOOLONG;
 	*strrchr(path, '/') = 0;
-	int r = place_folders(path);
+	int r = host_make_folders(path);
 	if (r)
 		return r;
 	path[strlen(path)] = '/';
@@ -178,7 +161,7 @@ static int mount_place(const char *root, const char *run)
 	    snprintf(aside, sizeof aside, "%s/pintle/xen/place", run) >= (int)sizeof aside || snprintf(shown, sizeof shown, "%s/" PLACE_DRIVERS, aside) >= (int)sizeof shown ||
 	    snprintf(inner, sizeof inner, "%s/" PLACE_KERNEL, shown) >= (int)sizeof inner)
 		return -ENAMETOOLONG;
-	r = place_folders(aside);
+	r = host_make_folders(aside);
 	if (r)
 		return r;
 	if (mount("pintle", aside, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=1m"))
@@ -188,7 +171,7 @@ static int mount_place(const char *root, const char *run)
 	if (mount(NULL, aside, NULL, MS_PRIVATE, NULL))
 		r = -errno;
 	if (!r)
-		r = place_folders(inner);
+		r = host_make_folders(inner);
 	if (!r && mount(drivers, inner, NULL, MS_BIND, NULL))
 		r = -errno;
 	if (!r)

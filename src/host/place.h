@@ -19,7 +19,5 @@ int place_make(const char *root, const char *run, const char *program, struct pi
 int place_refresh(const char *root);
 /* Takes away everything that place_make made. */
 int place_remove(const char *root, const char *run);
-/* A folder and those above it. */
-int place_folders(const char *path);
 
 #endif
