@@ -13,6 +13,8 @@
 #define FIRST_MODERN 0x1040
 #define FIRST_TRANSITIONAL 0x1000
 #define RESET_PATIENCE_MS 5000
+/* A queue's reset lasts as long as the disk below it needs for what is under way (queue_reset, 2.6.1 of the specification sets no limit). */
+#define QUEUE_RESET_PATIENCE_MS 60000
 #define GENERATION_TRIES 1000
 
 /* ---- capabilities ---- */
@@ -147,7 +149,7 @@ static void sleep_1ms(void)
 }
 
 /* A field that has to become 0. */
-static int await_zero(struct drive_virtio *v, uint32_t offset, uint32_t size, const char *what,
+static int await_zero(struct drive_virtio *v, uint32_t offset, uint32_t size, unsigned patience_ms, const char *what,
 		      struct pintle_error *err)
 {
 	uint32_t value;
@@ -156,7 +158,7 @@ static int await_zero(struct drive_virtio *v, uint32_t offset, uint32_t size, co
 		int rc = drive_virtio_common_read(v, offset, size, &value, err);
 		if (rc || !value)
 			return rc;
-		if (ms == RESET_PATIENCE_MS)
+		if (ms == patience_ms)
 			return error_set(err, -ETIMEDOUT, "%s still reads %u after %u ms", what, value, ms);
 		if (drive_client_serve(v->pci->client, 0, NULL) == 0)
 			sleep_1ms();
@@ -167,7 +169,7 @@ int drive_virtio_reset(struct drive_virtio *v, struct pintle_error *err)
 {
 	int rc = drive_virtio_set_status(v, 0, err);
 	if (!rc)
-		rc = await_zero(v, VIRTIO_PCI_COMMON_STATUS, 1, "device_status", err);
+		rc = await_zero(v, VIRTIO_PCI_COMMON_STATUS, 1, RESET_PATIENCE_MS, "device_status", err);
 	v->features = 0;
 	return rc;
 }
@@ -320,9 +322,9 @@ int drive_virtio_queue_reset(struct drive_virtio *v, unsigned index, struct pint
 	if (!rc)
 		rc = drive_virtio_common_write(v, VIRTIO_PCI_COMMON_Q_RESET, 2, 1, err);
 	if (!rc)
-		rc = await_zero(v, VIRTIO_PCI_COMMON_Q_RESET, 2, "queue_reset", err);
+		rc = await_zero(v, VIRTIO_PCI_COMMON_Q_RESET, 2, QUEUE_RESET_PATIENCE_MS, "queue_reset", err);
 	if (!rc)
-		rc = await_zero(v, VIRTIO_PCI_COMMON_Q_ENABLE, 2, "queue_enable", err);
+		rc = await_zero(v, VIRTIO_PCI_COMMON_Q_ENABLE, 2, RESET_PATIENCE_MS, "queue_enable", err);
 	return rc;
 }
 

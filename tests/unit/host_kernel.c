@@ -179,7 +179,7 @@ bool kernel_has_addresses(void)
 /* What was written to sysfs since the last time; a file keeps what a shorter text leaves of a longer one, so that it is emptied. */
 void kernel_read_methods(void)
 {
-	char record[320], text[65] = "";
+	char record[320], text[sizeof kernel.methods] = "";
 	bool all;
 	int fd = open(kernel_path("reset_method"), O_RDWR);
 
