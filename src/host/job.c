@@ -247,8 +247,8 @@ void host_job_run(struct helper_work *work)
 		return;
 	if (job->off) {
 		/* The device stops before its interrupts and memory go. */
-		host_write_command(job->hands.vfio, 0);
-		atomic_store_explicit(&job->quiet, true, memory_order_release);
+		if (!host_write_command(job->hands.vfio, 0))
+			atomic_store_explicit(&job->quiet, true, memory_order_release);
 		job->held_command = 0;
 		irqs_off(job);
 	}

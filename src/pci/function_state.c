@@ -370,9 +370,7 @@ static void on_collected(struct pci_request *request, int result)
 		return;
 	}
 	/* Something began again in between: a reset, and its fence. */
-	uint32_t level = saving->writer.level;
-	state_writer_free(&saving->writer);
-	state_writer_init(&saving->writer, level);
+	state_writer_restart(&saving->writer);
 	wait_for_back_end(saving);
 }
 

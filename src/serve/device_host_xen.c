@@ -112,20 +112,6 @@ static void force(struct served_device *device)
 	xen_device_unplug(device->xen, true, forced_ended, device);
 }
 
-static void deadline_came(struct loop_timer *timer)
-{
-	struct served_device *device = container_of(timer, struct served_device, deadline);
-	struct list *link;
-
-	log_warning(&device->log, "unplug was asked for, and the guest has not let go by the deadline%s", device->force_later ? ": by force now" : "");
-	if (device->force_later) {
-		force(device);
-		return;
-	}
-	while ((link = list_pop(&device->unplug_waiters)))
-		rpc_fail(list_entry(link, struct rpc_call, link), -ETIMEDOUT, "the guest that has %s has not let go by the deadline; it stays asked", device->config->id);
-}
-
 static void ask(struct served_device *device)
 {
 	if (device->asking || device->forcing)
@@ -149,9 +135,7 @@ static void unplug(struct rpc_call *call)
 		rpc_fail(call, -ENODEV, "no guest has %s: it is %s", device->config->id, xen_device_state_name(status.state));
 	} else {
 		if (json_object_get(call->params, "deadline")) {
-			device->force_later = rpc_bool(call, "force", false);
-			list_append(&device->unplug_waiters, &call->link);
-			loop_timer_arm(device->owner, &device->deadline, loop_clock() + rpc_nanoseconds(call, "deadline", 0), deadline_came);
+			unplug_await(call);
 		} else {
 			rpc_result(call, json_pack("{s:s, s:s, s:b}", "id", device->config->id, "state", "asked", "told", 1));
 		}
@@ -235,7 +219,7 @@ void inject_aer(struct rpc_call *call)
 
 /* ---- the kind ---- */
 
-static const struct device_bare bare = { .state = state, .unplug = unplug, .plug = plug };
+static const struct device_bare bare = { .state = state, .unplug = unplug, .force = force, .plug = plug };
 static const struct serve_key *const keys[] = { serve_host_xen_keys, serve_common_keys, NULL };
 
 const struct device_kind device_host_xen = {

@@ -15,6 +15,7 @@ struct rpc_call;
 struct device_bare {
 	const char *(*state)(const struct served_device *device);
 	void (*unplug)(struct rpc_call *call); /* as rpc.h says: it replies, now or later */
+	void (*force)(struct served_device *device); /* the deadline of an unplug has come, and it was to be by force then */
 	void (*plug)(struct rpc_call *call);
 };
 

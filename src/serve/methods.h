@@ -26,6 +26,9 @@ void method_submit(struct rpc_call *call, void (*complete)(struct pci_request *r
 /* The plain end of one of these: result as the reply says it, release. */
 void method_done(struct pci_request *request, int result);
 
+/* unplug.c; owner. An unplug that was asked for is answered when the device has been let go (whoever empties unplug_waiters), or at the call's deadline: then by force, or as a failure. */
+void unplug_await(struct rpc_call *call);
+
 /* Control thread: begins a visit of all devices (rpc.h). */
 void method_each(struct rpc_call *call, const struct rpc_each *each);
 

@@ -97,15 +97,25 @@ static void force(struct served_device *device)
 static void deadline_came(struct loop_timer *timer)
 {
 	struct served_device *device = container_of(timer, struct served_device, deadline);
+	const struct device_bare *bare = device->config->kind->bare;
 	struct list *link;
 
 	log_warning(&device->log, "unplug was asked for, and the client has not gone by the deadline%s", device->force_later ? ": by force now" : "");
 	if (device->force_later) {
-		force(device);
+		(bare ? bare->force : force)(device);
 		return;
 	}
 	while ((link = list_pop(&device->unplug_waiters)))
 		rpc_fail(list_entry(link, struct rpc_call, link), -ETIMEDOUT, "the client of %s has not gone by the deadline; it stays asked", device->config->id);
+}
+
+void unplug_await(struct rpc_call *call)
+{
+	struct served_device *device = call->device;
+
+	device->force_later = rpc_bool(call, "force", false);
+	list_append(&device->unplug_waiters, &call->link);
+	loop_timer_arm(device->owner, &device->deadline, loop_clock() + rpc_nanoseconds(call, "deadline", 0), deadline_came);
 }
 
 /* ---- the methods ---- */
@@ -114,7 +124,6 @@ static void asked(struct pci_request *request, int result)
 {
 	struct rpc_call *call = container_of(request, struct rpc_call, request);
 	struct served_device *device = call->device;
-	uint64_t deadline = rpc_nanoseconds(call, "deadline", 0);
 	struct irq_vector_info req = { 0 };
 
 	irq_vector_info(pci_function_irq(device->function), IRQ_REQ, 0, &req);
@@ -129,9 +138,7 @@ static void asked(struct pci_request *request, int result)
 			json_object_set_new(reply, "told", json_boolean(req.bound));
 		rpc_result(call, reply);
 	} else {
-		device->force_later = rpc_bool(call, "force", false);
-		list_append(&device->unplug_waiters, &call->link);
-		loop_timer_arm(device->owner, &device->deadline, loop_clock() + deadline, deadline_came);
+		unplug_await(call);
 	}
 	device->config->road.kind->update(device);
 	served_device_release(device);

@@ -52,6 +52,8 @@ struct state_writer {
 /* -EINVAL in the writer for a level that is not known. */
 void state_writer_init(struct state_writer *writer, uint32_t level);
 void state_writer_free(struct state_writer *writer);
+/* Empty, at the same level: what was written was overtaken. */
+void state_writer_restart(struct state_writer *writer);
 /* Keeps the first one. */
 void state_writer_fail(struct state_writer *writer, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The section is there because it is not at its default: with a level that does not have it this is an error that names it. */

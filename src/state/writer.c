@@ -26,6 +26,12 @@ void state_writer_free(struct state_writer *writer)
 	writer->size = writer->room = writer->section = 0;
 }
 
+void state_writer_restart(struct state_writer *writer)
+{
+	state_writer_free(writer);
+	state_writer_init(writer, writer->level);
+}
+
 void state_writer_fail(struct state_writer *writer, int code, const char *format, ...)
 {
 	va_list args;

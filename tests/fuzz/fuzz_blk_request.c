@@ -7,21 +7,12 @@
  * one of place; the rest goes to the place where the first data descriptor lies.
  */
 #include "../unit/blk_rig.h"
+#include "fuzz.h"
 
 #define ROUNDS_A_DEVICE 2000
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static struct dev_rig rig;
 static unsigned rounds;
-
-static void quiet(void *context, enum log_level level, const char *source, const char *text)
-{
-	(void)context;
-	(void)level;
-	(void)source;
-	(void)text;
-}
 
 static void renew(void)
 {
@@ -29,7 +20,7 @@ static void renew(void)
 	/* One that answers at once, and one that does not, through the server's buffers. */
 	struct block_options backend = { .backend = "memory", .size = 1u << 20, .delay_ns = devices++ & 1 ? 1 : 0 };
 
-	log_set_sink(quiet, NULL);
+	fuzz_be_silent();
 	if (rig.device)
 		rig_end(&rig);
 	rig_begin(&rig, &backend, (struct blk_options){ .serial = "fuzz" });

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/loop.h"
 #include "road/css/css.h"
+#include "fuzz.h"
 
 #define MEMORY_SIZE (UINT64_C(1) << 18)
 #define CONTENTS_AT 0x1000u
@@ -18,8 +18,6 @@
 #define STEP 6u
 #define STEPS_MAX 64u
 #define PATIENCE 10000u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct fuzz {
 	struct pintle_loop *loop;
@@ -32,26 +30,12 @@ struct fuzz {
 
 static struct fuzz fuzz;
 
-static void quiet(void *context, enum log_level level, const char *source, const char *text)
-{
-	(void)context;
-	(void)level;
-	(void)source;
-	(void)text;
-}
-
-static void check(bool good)
-{
-	if (!good)
-		abort();
-}
-
 static void make(void)
 {
 	struct pintle_css_place place = { .device_number = 1, .subchannel = PINTLE_CSS_ANY };
 	struct pintle_blk_options blk = { .name = "fuzz", .size = 1u << 20 };
 
-	log_set_sink(quiet, NULL);
+	fuzz_be_silent();
 	fuzz.memory = (struct pintle_guest_memory){ .host = calloc(1, MEMORY_SIZE), .size = MEMORY_SIZE };
 	struct pintle_css_options options = { .name = "fuzz", .memory = &fuzz.memory };
 	check(fuzz.memory.host && !pintle_loop_create(&fuzz.loop, "fuzz", NULL) && !pintle_css_create(&fuzz.css, fuzz.loop, &options, NULL) &&

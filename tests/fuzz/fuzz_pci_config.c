@@ -13,20 +13,13 @@
 #include "base/loop.h"
 #include "base/num.h"
 #include "pci/internal.h"
+#include "fuzz.h"
 
 #define BAR_SIZE 0x2000u
 #define RECORDS_MAX 4096u
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static struct pci_function *function;
 static unsigned answered;
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 static int bar_access(void *device, unsigned bar, uint64_t offset, uint8_t *data, uint32_t length, bool write)
 {

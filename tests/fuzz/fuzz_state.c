@@ -5,19 +5,10 @@
  * The input is a file of saved state; length and checksum are put right first, so that mutations get behind them.
  */
 #include "../unit/state_rig.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static struct state_rig rig;
 static uint8_t memory[RIG_SIZE] __attribute__((aligned(4096)));
-
-static void quiet(void *context, enum log_level level, const char *source, const char *text)
-{
-	(void)context;
-	(void)level;
-	(void)source;
-	(void)text;
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -27,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < STATE_HEADER + STATE_TRAILER)
 		return 0;
-	log_set_sink(quiet, NULL);
+	fuzz_be_silent();
 	if (!null)
 		null = fopen("/dev/null", "w");
 	if (!rig.function)

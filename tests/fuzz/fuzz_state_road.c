@@ -10,14 +10,12 @@
 #include <pintle/zpci.h>
 
 #include "api/private.h"
-#include "base/log.h"
 #include "base/num.h"
 #include "state/state.h"
+#include "fuzz.h"
 
 #define MEMORY_SIZE (UINT64_C(16) << 20)
 #define PATIENCE 10000u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum class { BLK, RNG, BALLOON, CLASSES };
 
@@ -26,20 +24,6 @@ static struct pintle_guest_memory memory;
 static struct pintle_channel_device *devices[CLASSES];
 static struct pintle_function *function;
 static bool over;
-
-static void quiet(void *context, enum log_level level, const char *source, const char *text)
-{
-	(void)context;
-	(void)level;
-	(void)source;
-	(void)text;
-}
-
-static void check(bool good)
-{
-	if (!good)
-		abort();
-}
 
 static void done(void *context)
 {
@@ -180,7 +164,7 @@ static void try_zpci(const uint8_t *file, size_t size)
 
 static void make(void)
 {
-	log_set_sink(quiet, NULL);
+	fuzz_be_silent();
 	memory = (struct pintle_guest_memory){ .host = aligned_alloc(4096, MEMORY_SIZE), .size = MEMORY_SIZE };
 	check(memory.host && !pintle_loop_create(&loop, "fuzz", NULL));
 	for (enum class class = BLK; class < CLASSES; class++)

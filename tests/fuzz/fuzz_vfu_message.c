@@ -25,14 +25,13 @@
 #include "base/num.h"
 #include "pci/function.h"
 #include "road/vfio_user/server.h"
+#include "fuzz.h"
 
 #define BAR_SIZE 0x4000u
 #define AREA_OFFSET 0x3000u
 #define RECORDS_MAX 512u
 #define TURNS_MAX 20000u
 #define WATCHED_FDS 96
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum record { SEND_RAW, SEND_FRAMED, SEND_VERSION, RECONNECT, HALF_CLOSE, SECOND_CLIENT, READ, SEND_BYTEWISE };
 
@@ -49,12 +48,6 @@ static struct loop_message hold_message, pending_message;
 /* What can be sent; made once. */
 static int samples[8];
 static int area_fd = -1, io_eventfd = -1;
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 /* In place of the C library's: a descriptor that is closed twice may be somebody else's the second time. */
 int close(int fd)

@@ -17,13 +17,12 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "host/filter.h"
+#include "fuzz.h"
 
 #define RECORD 13u
 #define RECORDS_MAX 256u
 #define SPACE 4096u
 #define BAR 0xfebe0000u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct host_dom0 dom0;
 static uint8_t first[SPACE], now[SPACE];
@@ -43,12 +42,6 @@ static void nothing(void *context, enum log_level level, const char *source, con
 	(void)level;
 	(void)source;
 	(void)text;
-}
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
 }
 
 static void look(uint8_t *space)

@@ -15,24 +15,17 @@
 #include "base/log.h"
 #include "base/num.h"
 #include "road/xen/private.h"
+#include "fuzz.h"
 
 #define MSIX 0x70u
 #define MSI 0x50u
 #define BAR UINT32_C(0xfebe0000)
 #define PIRQS 256
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static struct xen_server server;
 static struct xen_device device;
 static bool bound[PIRQS];
 static unsigned bound_count, maps;
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 /* ---- Xen ---- */
 

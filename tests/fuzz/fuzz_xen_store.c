@@ -12,11 +12,10 @@
 
 #include "base/num.h"
 #include "road/xen/bus.h"
+#include "fuzz.h"
 
 #define NODES_MAX 256
 #define DOMID 7u
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char *const keys[] = { "frontend", "state", "online", "num_devs", "root_num", "domid", "pci-op-ref", "event-channel", "magic", "front-state" };
 static const char *const indexed[] = { "dev", "state", "opts", "vdev", "vdevfn", "root" };
@@ -27,12 +26,6 @@ static struct node {
 	size_t length;
 } nodes[NODES_MAX];
 static unsigned node_count;
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 static void name_node(char *path, size_t size, uint8_t selector)
 {

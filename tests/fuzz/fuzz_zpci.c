@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "base/num.h"
+#include "fuzz.h"
 
 #define MEMORY (UINT64_C(1) << 20)
 #define RECORD 18u
@@ -22,8 +23,6 @@
 #define FID 0x21
 #define BAR_SIZE 0x4000u
 #define DMA_START UINT64_C(0x100000000)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct pending {
 	struct pintle_zpci_answer answer;
@@ -40,12 +39,6 @@ static struct machine {
 	unsigned begun, ended;
 	bool plugged, going, hold, held;
 } m;
-
-static void check(bool holds)
-{
-	if (!holds)
-		abort();
-}
 
 /* ---- the device model ---- */
 

@@ -130,9 +130,7 @@ static void device_saved(void *context)
 		return;
 	}
 	/* Something began again in between: a subchannel that was enabled anew, and its fence. */
-	uint32_t level = saving->writer.level;
-	state_writer_free(&saving->writer);
-	state_writer_init(&saving->writer, level);
+	state_writer_restart(&saving->writer);
 	again(saving);
 }
 

@@ -32,12 +32,11 @@ static void answer(struct xen_guest *guest)
 
 static struct xen_device *find(struct xen_guest *guest, const struct xen_op *op)
 {
-	for (struct list *link = guest->server->devices.next; link != &guest->server->devices; link = link->next) {
-		struct xen_device *device = list_entry(link, struct xen_device, link);
+	struct xen_device *device;
 
+	for (struct list *link = NULL; (device = xen_server_next(guest->server, &link));)
 		if (device->guest == guest && device->state == XEN_DEVICE_TAKEN && device->place.segment == op->domain && device->place.bus == op->bus && device->place.devfn == op->devfn)
 			return device;
-	}
 	return NULL;
 }
 
@@ -146,6 +145,7 @@ static void connect_done(struct helper_work *work)
 {
 	struct xen_guest *guest = container_of(work, struct xen_guest, work);
 	struct xen_server *server = guest->server;
+	struct xen_device *device;
 
 	if (guest->result) {
 		guest->failures++;
@@ -158,8 +158,7 @@ static void connect_done(struct helper_work *work)
 	guest->port = guest->unbind;
 	guest->unmap = NULL;
 	guest->epoch++;
-	for (struct list *link = server->devices.next; link != &server->devices; link = link->next) {
-		struct xen_device *device = list_entry(link, struct xen_device, link);
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));) {
 		if (device->guest == guest && device->state == XEN_DEVICE_TAKEN)
 			device->dirty = true;
 		xen_check_start(device);

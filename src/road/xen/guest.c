@@ -15,12 +15,6 @@
 #define RETRY_MOST 7u /* doublings: 25 s */
 #define ASKED_MOST UINT64_C(4000000000) /* a front end to let go of devices: libxl waits 10 s for all of it */
 
-static struct xen_device *next_device(const struct xen_guest *guest, struct list **link)
-{
-	*link = *link ? (*link)->next : guest->server->devices.next;
-	return *link == &guest->server->devices ? NULL : list_entry(*link, struct xen_device, link);
-}
-
 /* ---- the job ---- */
 
 void xen_guest_submit(struct xen_guest *guest, void (*run)(struct helper_work *), void (*done)(struct helper_work *))
@@ -179,7 +173,7 @@ static void take_stock(struct xen_guest *guest)
 		if (device)
 			have->places[i] = device->place;
 	}
-	for (struct list *link = NULL; (device = next_device(guest, &link));) {
+	for (struct list *link = NULL; (device = xen_server_next(guest->server, &link));) {
 		bool mine = device->guest == guest;
 		bool taken = device->state == XEN_DEVICE_TAKEN;
 
@@ -203,7 +197,7 @@ static void release_unlisted(struct xen_guest *guest)
 	bool gone = !guest->store.backend || !guest->store.domain;
 	struct xen_device *device;
 
-	for (struct list *link = NULL; (device = next_device(guest, &link));) {
+	for (struct list *link = NULL; (device = xen_server_next(guest->server, &link));) {
 		bool listed = is_listed(guest, device);
 
 		if ((device->guest == guest && guest->store.backend && !listed) || (device->left == guest->domid && (gone || !listed))) {
@@ -266,7 +260,7 @@ static bool do_devices(struct xen_guest *guest)
 		any |= do_device(guest, i);
 	if (!plan->release_all && !plan->clean_all)
 		return any;
-	for (struct list *link = NULL; (device = next_device(guest, &link));) {
+	for (struct list *link = NULL; (device = xen_server_next(guest->server, &link));) {
 		if (device->guest != guest || !(plan->release_all || (device->dirty && device->state == XEN_DEVICE_TAKEN)))
 			continue;
 		xen_device_leave(device, !plan->release_all);

@@ -77,12 +77,12 @@ static int quiesce(struct xen_device *device)
 
 static bool line_is_shared(const struct xen_device *device)
 {
+	const struct xen_device *other;
+
 	/* The list of devices is complete before the first of these runs. */
-	for (struct list *link = device->server->devices.next; link != &device->server->devices; link = link->next) {
-		const struct xen_device *other = list_entry(link, struct xen_device, link);
+	for (struct list *link = NULL; (other = xen_server_next(device->server, &link));)
 		if (other != device && other->dom0.gsi == device->dom0.gsi)
 			return true;
-	}
 	return false;
 }
 

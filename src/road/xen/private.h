@@ -166,6 +166,8 @@ struct xen_server {
 };
 
 /* server.c */
+/* All devices one after the other: for (struct list *link = NULL; (device = xen_server_next(server, &link));) */
+struct xen_device *xen_server_next(const struct xen_server *server, struct list **link);
 struct xen_device *xen_server_find(struct xen_server *server, const struct xen_sbdf *address);
 struct xen_guest *xen_server_guest(struct xen_server *server, uint32_t domid);
 void xen_server_poke(struct xen_server *server, uint32_t domid); /* 0, or one that is not known: nobody */

@@ -20,7 +20,7 @@
 #define BATCH 64u /* events or watches in one unit of the loop */
 #define KNOWN_MAX 1024u
 
-static struct xen_device *next_device(const struct xen_server *server, struct list **link)
+struct xen_device *xen_server_next(const struct xen_server *server, struct list **link)
 {
 	*link = *link ? (*link)->next : server->devices.next;
 	return *link == &server->devices ? NULL : list_entry(*link, struct xen_device, link);
@@ -30,7 +30,7 @@ struct xen_device *xen_server_find(struct xen_server *server, const struct xen_s
 {
 	struct xen_device *device;
 
-	for (struct list *link = NULL; (device = next_device(server, &link));)
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));)
 		if (device->sbdf.segment == address->segment && device->sbdf.bus == address->bus && device->sbdf.devfn == address->devfn)
 			return device;
 	return NULL;
@@ -67,7 +67,7 @@ static void domain_ended(struct xen_server *server)
 	list_for_each_safe (link, tmp, &server->guests)
 		xen_guest_poke(list_entry(link, struct xen_guest, link));
 	/* What was still bound may have been bound for it. */
-	for (struct list *link = NULL; (device = next_device(server, &link));)
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));)
 		if (device->stuck && device->state == XEN_DEVICE_QUARANTINED && device->after == XEN_DEVICE_OFFERED)
 			xen_device_leave(device, false);
 }
@@ -178,7 +178,7 @@ static void mark_left(struct xen_server *server, const struct xen_guest *guest)
 
 	if (!guest->store.backend || !guest->store.domain)
 		return;
-	for (struct list *link = NULL; (device = next_device(server, &link));)
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));)
 		for (unsigned i = 0; i < guest->store.count; i++)
 			if (is_left(&guest->store.devices[i], guest->domid, device))
 				device->left = guest->domid;
@@ -193,7 +193,7 @@ static void find_lost(struct xen_server *server, struct xen_device *of)
 	struct xen_bind bind;
 	uint32_t command;
 
-	for (struct list *link = NULL; (device = next_device(server, &link));) {
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));) {
 		if (device->bindings.guest != of->bindings.guest)
 			continue;
 		if (device->dom0.gsi && count < KNOWN_MAX)
@@ -248,7 +248,7 @@ int xen_server_start(struct xen_server *server, struct pintle_error *err)
 	if (r)
 		return r;
 	server->started = true;
-	for (struct list *link = NULL; (device = next_device(server, &link));) {
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));) {
 		if (device->bindings.intent)
 			find_lost(server, device);
 		if (device->left && !host_dom0_read(&device->dom0, PCI_COMMAND, 2, &command))
@@ -270,7 +270,7 @@ int xen_server_start(struct xen_server *server, struct pintle_error *err)
 	/* Guests that are there are looked at by their jobs; what nobody was left with is handed over. */
 	list_for_each_safe (link, tmp, &server->guests)
 		xen_guest_poke(list_entry(link, struct xen_guest, link));
-	for (struct list *link = NULL; (device = next_device(server, &link));)
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));)
 		if (!device->left)
 			xen_device_leave(device, false);
 	return 0;
@@ -287,7 +287,7 @@ static bool is_idle(const struct xen_server *server)
 		if (!xen_guest_idle(guest) || (!server->keep && (guest->page || guest->again)))
 			return false;
 	}
-	for (struct list *link = NULL; (device = next_device(server, &link));)
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));)
 		if (!xen_device_idle(device) || (!server->keep && device->guest))
 			return false;
 	return true;
@@ -321,7 +321,7 @@ void xen_server_stop(struct xen_server *server, bool keep, void (*stopped)(void 
 	server->stopped_context = context;
 	if (server->watches.loop)
 		loop_fd_remove(&server->watches);
-	for (struct list *link = NULL; (device = next_device(server, &link));) {
+	for (struct list *link = NULL; (device = xen_server_next(server, &link));) {
 		xen_device_stop(device);
 		/* Nobody would serve it. */
 		if (device->state == XEN_DEVICE_OFFERED)

@@ -8,12 +8,11 @@
 
 static bool taken(const struct xen_guest *guest, const struct xen_place *place)
 {
-	for (struct list *link = guest->server->devices.next; link != &guest->server->devices; link = link->next) {
-		const struct xen_device *device = list_entry(link, struct xen_device, link);
+	const struct xen_device *device;
 
+	for (struct list *link = NULL; (device = xen_server_next(guest->server, &link));)
 		if (device->guest == guest && device->place.segment == place->segment && device->place.bus == place->bus && device->place.devfn == place->devfn)
 			return true;
-	}
 	return false;
 }
 
@@ -27,12 +26,11 @@ static bool slot_empty(const struct xen_guest *guest, unsigned slot)
 
 static const struct xen_device *sister(const struct xen_guest *guest, const struct xen_device *of)
 {
-	for (struct list *link = guest->server->devices.next; link != &guest->server->devices; link = link->next) {
-		const struct xen_device *device = list_entry(link, struct xen_device, link);
+	const struct xen_device *device;
 
+	for (struct list *link = NULL; (device = xen_server_next(guest->server, &link));)
 		if (device != of && device->guest == guest && device->sbdf.segment == of->sbdf.segment && device->sbdf.bus == of->sbdf.bus && device->sbdf.devfn >> 3 == of->sbdf.devfn >> 3)
 			return device;
-	}
 	return NULL;
 }
 
