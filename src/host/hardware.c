@@ -3,8 +3,8 @@
  * Law 2 on hardware: what the guest's function wants is compared with what the kernel holds, and jobs on a helper thread make them equal, one at a time. Whoever changes what is wanted
  * only says so (host_hardware_stale); the life is held until it is true, so that the access is answered then and not before.
  *
- * A reset that takes its time holds nobody: the guest's access that asked for it is answered at once, and until the device is ready reads give all-ones (law 8). The client's own DEVICE_RESET is
- * answered when it has ended, as VFIO does, but not later than its patience allows. Only the end of a client waits for it however long it takes (law 4).
+ * A reset that takes its time holds nobody: the guest's access that asked for it is answered when the device has stopped, and until it is ready reads give all-ones (law 8). The client's own DEVICE_RESET
+ * is answered when it has ended, as VFIO does, but not later than its patience allows. Only the end of a client waits for it however long it takes (law 4).
  */
 #include <errno.h>
 #include <linux/pci_regs.h>
@@ -366,11 +366,14 @@ void host_hardware_reset(struct host_function *host, enum life_event event)
 		host->reset_holds = true;
 		life_hold(pci_function_life(host->pci));
 	}
-	/* The guest takes the device for ready 10 ms after D0, which is less than the kernel needs: it gets its answer when it is. */
-	if ((event == LIFE_EVENT_DEVICE_RESET || power) && !host->answer_holds && host->state != HOST_FAILED) {
+	/* The guest takes the device for ready 10 ms after D0, which is less than the kernel needs: it gets its answer when it is. After FLR it waits itself, but its memory is another's from the answer on. */
+	bool until_ready = event == LIFE_EVENT_DEVICE_RESET || power;
+	if ((until_ready || event == LIFE_EVENT_FLR) && host->state != HOST_FAILED) {
+		if (!host->answer_holds)
+			life_hold(pci_function_life(host->pci));
+		if (until_ready || !host->answer_holds)
+			loop_timer_arm(host->owner, &host->patience, loop_clock() + (until_ready ? PATIENCE_NS : STOPPING_NS), patience_ended);
 		host->answer_holds = true;
-		life_hold(pci_function_life(host->pci));
-		loop_timer_arm(host->owner, &host->patience, loop_clock() + PATIENCE_NS, patience_ended);
 	}
 	if (host->state == HOST_READY || handover)
 		host->state = HOST_RESETTING;
