@@ -101,8 +101,7 @@ def test_no_thread_wakes_for_interrupts(machine):
 def test_secondary_bus_reset(machine):
     """The founding case: a reset behind everyone's back, under load. With law 2 the state is found and restored within the check's second."""
     with machine.served() as log:
-        machine.run(f"nvme_lab {SOCKET} load 8 > /run/load.log 2>&1 & sleep 3; sbr {PORT[NVME]}; wait $!; cat /run/load.log")
-        text = machine.run("cat /run/load.log")
+        text = machine.run(f"begin nvme_lab {SOCKET} load 6; sbr {PORT[NVME]}; wait $load; cat /run/load.log")
         assert "started again" in text and "commands" in text, text
         assert re.search(r"reset by somebody else: command 0 instead of 0x[0-9a-f]*6, MSI-X off: restored", log()), log()
         machine.run(f"nvme_lab {SOCKET} verify")
@@ -114,7 +113,7 @@ def test_secondary_bus_reset_without_the_law(machine):
     if not machine.has_mutations:
         pytest.skip("no build with mutations is there: meson setup -Dmutations=true build-debug, ninja -C build-debug")
     with machine.served(program="PINTLE_MUTATE=law2.check pintle-mutations"):
-        text = machine.run(f"nvme_lab {SOCKET} load 5 5 > /run/load.log 2>&1 & sleep 2; sbr {PORT[NVME]}; wait $!; echo status $?; cat /run/load.log")
+        text = machine.run(f"begin nvme_lab {SOCKET} load 4 4; sbr {PORT[NVME]}; wait $load; echo status $?; cat /run/load.log")
         assert "status 1" in text and "does not come back" in text, text
 
 
@@ -131,7 +130,7 @@ def test_handover(machine):
 
 def test_killed_client(machine):
     with machine.served() as log:
-        machine.run(f"nvme_lab {SOCKET} die > /run/load.log 2>&1 & sleep 2; kill -9 $!; wait $!; true")
+        machine.run(f"begin nvme_lab {SOCKET} die; kill -9 $load; wait $load; true")
         machine.run(f"nvme_lab {SOCKET} verify")
         assert "error" not in log(), log()
     record("vmm-killed")
@@ -140,7 +139,7 @@ def test_killed_client(machine):
 def test_killed_server(machine):
     """The server is killed under load and started again: the device is clean before it is offered."""
     with machine.served(status=137):
-        machine.run(f"nvme_lab {SOCKET} die > /run/load.log 2>&1 & client=$!; sleep 2; kill -9 $(cat /run/h0.pid); sleep 1; kill -9 $client; wait $client; true")
+        machine.run(f"begin nvme_lab {SOCKET} die; kill -9 $(cat /run/h0.pid); sleep 1; kill -9 $load; wait $load; true")
     with machine.served():
         machine.run(f"nvme_lab {SOCKET} verify")
     record("server-restarted")
@@ -192,13 +191,13 @@ def test_faults_under_load(machine):
     ctl = f"pintle ctl --socket {CONTROL}"
     with machine.served() as log:
         script = FAULTS.replace("\n", "\\n")
-        said = machine.run(f"nvme_lab {SOCKET} load 7 > /run/load.log 2>&1 & load=$!; until grep -q running /run/load.log; do usleep 20000; done; "
+        said = machine.run(f"begin nvme_lab {SOCKET} load 6; "
                            f"printf '{script}' | pintle inject --socket {CONTROL} --script - --seed 1 > /run/script.log 2>&1; script=$?; wait $load; echo status $? $script; cat /run/load.log")
         assert "status 0 0" in said, said
         assert "pintle inject" not in machine.run("cat /run/script.log")
         # A connection that is cut, and a device that is taken by force.
         for command in (f"pintle inject --socket {CONTROL} h0 cut", f"{ctl} unplug h0 --force"):
-            machine.run(f"nvme_lab {SOCKET} die > /run/load.log 2>&1 & load=$!; until grep -q running /run/load.log; do usleep 20000; done; {command}; wait $load; [ $? = 1 ]")
+            machine.run(f"begin nvme_lab {SOCKET} die; {command}; wait $load; [ $? = 1 ]")
             machine.run(f"{ctl} plug h0", status=0 if "unplug" in command else 1)
             machine.run(f"nvme_lab {SOCKET} verify")
         machine.run(f"n=0; until {ctl} list | grep -q free || [ $n -gt 300 ]; do usleep 100000; n=$((n+1)); done")
@@ -214,7 +213,7 @@ def test_virtio_blk(machine):
         assert "VirtIO common configuration" in machine.run(f"pintle probe {SOCKET}")
         for mode in ("msix", "intx"):
             assert machine.run(f"virtio_lab {SOCKET} try {mode}").split("\n")[:3] == ["I/O", "FLR", "DEVICE_RESET"]
-        machine.run(f"virtio_lab {SOCKET} die > /run/load.log 2>&1 & sleep 1; kill -9 $!; wait $!; true")
+        machine.run(f"begin virtio_lab {SOCKET} die; kill -9 $load; wait $load; true")
         said = machine.run(f"virtio_lab {SOCKET} over msix '. /lab/setup; sleep 1; sbr {PORT[BLK]}'")
         assert re.search("started anew [1-9]", said), said
         assert re.search("reset by somebody else: .*: restored", log()), log()
@@ -245,7 +244,7 @@ def test_escalation(machine):
     methods = f"/sys/bus/pci/devices/{NVME}/reset_method"
     # For the kernel there is no way to reset it any more, so that the first reset fails. The server knows how it was.
     narrow = f"until pintle ctl --socket {CONTROL} show h0 | grep -q 'attached: yes'; do usleep 10000; done; echo > {methods}"
-    die = f"nvme_lab {SOCKET} die > /run/load.log 2>&1 & client=$!; {narrow}; kill -9 $client; wait $client"
+    die = f"begin nvme_lab {SOCKET} die; {narrow}; kill -9 $load; wait $load"
     before = machine.run(f"pintle bind {NVME} > /dev/null; cat {methods}").strip()
     assert before == "flr bus"
     with machine.served() as log:
@@ -271,7 +270,7 @@ def test_device_fd(machine):
         said = machine.run(f"nvme_lab {SOCKET} verify; cat /run/linger.log")
         assert "verified" in said and said.rstrip().endswith("ended"), said
         assert re.search(r"process \d+, which has a descriptor of the device, lives on", log()), log()
-        machine.run(f"nvme_lab {SOCKET} die > /run/load.log 2>&1 & sleep 1; kill -9 $!; wait $!; true")
+        machine.run(f"begin nvme_lab {SOCKET} die; kill -9 $load; wait $load; true")
         machine.run(f"nvme_lab {SOCKET} verify")
         # The end of the server does not wait for it.
         machine.run(f"nvme_lab {SOCKET} linger 600 > /run/linger.log 2>&1 & echo $! > /run/linger.pid; until grep -q gone /run/linger.log; do usleep 20000; done")

@@ -92,8 +92,8 @@ def test_fatal_error_with_nobody_there(machine):
 LOSE_ADDRESS = f"setcfg {NVME} 0x12 0; setcfg {NVME} 0x13 0"
 
 
-def under_load(machine, command):
-    return machine.run(f"nvme_lab {SOCKET} load 6 > /run/load.log 2>&1 & sleep 2; {command}; wait $!; status=$?; cat /run/load.log; echo status $status")
+def under_load(machine, command, patience=15):
+    return machine.run(f"begin nvme_lab {SOCKET} load 5 {patience}; {command}; wait $load; status=$?; cat /run/load.log; echo status $status")
 
 
 def test_lost_address(machine):
@@ -109,7 +109,7 @@ def test_lost_address_without_the_law(machine):
     if not machine.has_mutations:
         pytest.skip("no build with mutations is there: meson setup -Dmutations=true build-debug, ninja -C build-debug")
     with machine.served(program="PINTLE_MUTATE=law2.bars pintle-mutations"):
-        text = under_load(machine, LOSE_ADDRESS)
+        text = under_load(machine, LOSE_ADDRESS, patience=4)
         assert "status 1" in text and "does not come back" in text, text
 
 

@@ -18,11 +18,11 @@ def test_bookworm(machine):
     assert machine.run("uname -r").startswith("6.1.")
     with machine.served() as log:
         assert re.search(r"verified, [1-9]\d* interrupts", machine.run(f"nvme_lab {SOCKET} verify"))
-        said = machine.run(f"nvme_lab {SOCKET} load 4 > /run/load.log 2>&1 & sleep 2; sbr {PORT[NVME]}; wait $!; echo status $?; cat /run/load.log")
+        said = machine.run(f"begin nvme_lab {SOCKET} load 4; sbr {PORT[NVME]}; wait $load; echo status $?; cat /run/load.log")
         assert "status 0" in said and "started again" in said, said
         assert re.search(r"reset by somebody else: command 0 instead of 0x[0-9a-f]*6, MSI-X off: restored", log()), log()
         machine.run(f"nvme_lab {SOCKET} handover 5 /sys/bus/pci/devices/{NVME}/config")
-        machine.run(f"nvme_lab {SOCKET} die > /run/load.log 2>&1 & sleep 1; kill -9 $!; wait $!; true")
+        machine.run(f"begin nvme_lab {SOCKET} die; kill -9 $load; wait $load; true")
         machine.run(f"nvme_lab {SOCKET} verify")
         assert "error" not in log() and "quarantined" not in log(), log()
     with machine.served(options=",bars=device-fd") as log:

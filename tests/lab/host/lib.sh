@@ -16,6 +16,17 @@ setcfg() {
 	printf "\\x$(printf %02x $3)" | dd of=$P/$1/config bs=1 seek=$(($2)) conv=notrunc 2> /dev/null
 }
 
+# begin COMMAND...: in the background, until it says that it is running, and a moment of that; its number is $load then, and its words go to /run/load.log.
+begin() {
+	rm -f /run/load.log
+	"$@" > /run/load.log 2>&1 &
+	load=$!
+	until grep -q running /run/load.log 2> /dev/null || ! kill -0 $load 2> /dev/null; do
+		usleep 20000
+	done
+	usleep 300000
+}
+
 # sbr PORT: a secondary bus reset that nobody announces: the bit in bridge control, and nothing saved or restored.
 sbr() {
 	control=0x$(cfg $1 0x3e 1)

@@ -208,7 +208,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(argv[2], "over") && argc > 4)
 		while_running(b, argv[4]);
 	else
-		while (step(b, false, true))
+		for (puts("running"); step(b, false, true);)
 			;
 	drive_blk_close(b);
 	drive_client_close(client);
