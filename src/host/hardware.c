@@ -110,8 +110,11 @@ static void wanted_irqs(const struct host_function *host, struct host_irqs *irqs
 		irqs->fds[i] = irq_target(set, modes[mode].kind, i);
 		any = any || irqs->fds[i] >= 0;
 	}
-	/* Bound lazily: a mode without a trigger is none. One that is on stays on while all of its vectors are masked: what the device has to say then is pending in it. */
-	any = any || (host->held.index == modes[mode].index && host->held.top);
+	/*
+	 * INTx is bound lazily: without a trigger it is none. What the guest has enabled is enabled in the device, with all of its vectors masked, too: what it has to say then is pending in it, and some devices
+	 * look at it (NVMe creates no queue for a vector without MSI-X).
+	 */
+	any = any || modes[mode].kind != IRQ_INTX;
 	irqs->index = any && has_client(host) ? modes[mode].index : -1;
 	if (irqs->index < 0)
 		irqs->count = 0;

@@ -49,11 +49,15 @@ static uint32_t used(const struct host_irqs *irqs)
 
 static int irqs_on(struct host_job *job)
 {
+	bool intx = job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX;
 	uint32_t count = used(&job->wanted);
 
+	/* Messages that nobody has bound are enabled by one without an eventfd. */
+	if (!count && !intx && job->wanted.count)
+		count = 1;
 	int r = count ? host_vfio_bind(job->hands.vfio, (unsigned)job->wanted.index, 0, count, job->wanted.fds) : 0;
 
-	job->held.top = r || job->wanted.index == VFIO_PCI_INTX_IRQ_INDEX ? 0 : count;
+	job->held.top = r || intx ? 0 : count;
 	return r;
 }
 

@@ -73,6 +73,16 @@ def test_io(machine):
     record("io", "function-mask")
 
 
+def test_events(machine):
+    """What a guest or its VMM does to the function while commands are in flight: all of them end, with the right data; after resets nothing is written any more, and it starts anew."""
+    events = ["memory-decode", "bindings", "accesses", "second-client", "flr-under-io", "device-reset-under-io", "vector-mask"]
+    with machine.served() as log:
+        said = machine.run(f"nvme_lab {SOCKET} events")
+        assert said.split("\n")[1:len(events) + 1] == events, said
+        assert "error" not in log() and "quarantined" not in log(), log()
+    record(*events, "flr")
+
+
 def test_no_thread_wakes_for_interrupts(machine):
     """Interrupts go from the kernel straight to the client: the server's threads sleep while thousands of them are delivered."""
     switches = "cat /proc/$(cat /run/h0.pid)/task/*/status | grep ctxt | awk '{s+=$2} END {print s}'"

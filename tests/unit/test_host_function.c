@@ -286,6 +286,25 @@ static void test_slow_stop(void **state)
 	slow_stop(LIFE_EVENT_FLR);
 }
 
+/* MSI-X that the guest has enabled is enabled in the device before anything is bound: drivers, and devices, look at that. */
+static void test_nothing_bound(void **state)
+{
+	const uint16_t enables[] = { PCI_MSIX_FLAGS_ENABLE, 0, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL, PCI_MSIX_FLAGS_ENABLE };
+	(void)state;
+
+	start(false, "flr bus\n");
+	assert_int_equal(rig_event(LIFE_EVENT_CONNECT), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(enables); i++) {
+		config_write(rig.function->msix_at + PCI_MSIX_FLAGS, 2, enables[i]);
+		assert_int_equal(kernel_config(KERNEL_MSIX + PCI_MSIX_FLAGS, 2) & PCI_MSIX_FLAGS_ENABLE, enables[i] & PCI_MSIX_FLAGS_ENABLE);
+		assert_int_equal(kernel_counts().bound, 0);
+	}
+	assert_int_equal(look(), 0);
+	assert_int_equal(rig_event(LIFE_EVENT_DISCONNECT), 0);
+	is_clean();
+	finish();
+}
+
 /* ---- power ---- */
 
 static void sleep_and_wake(void)
@@ -636,7 +655,7 @@ static void test_mutations(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_found),	   cmocka_unit_test(test_found_at_attach), cmocka_unit_test(test_silence), cmocka_unit_test(test_slow_stop), cmocka_unit_test(test_power),
+		cmocka_unit_test(test_found),	   cmocka_unit_test(test_found_at_attach), cmocka_unit_test(test_silence), cmocka_unit_test(test_slow_stop), cmocka_unit_test(test_nothing_bound), cmocka_unit_test(test_power),
 		cmocka_unit_test(test_errors),	   cmocka_unit_test(test_escalation),	   cmocka_unit_test(test_killed),  cmocka_unit_test(test_broken_before),
 		cmocka_unit_test(test_disturbed),
 #ifdef PINTLE_MUTATIONS

@@ -7,6 +7,7 @@
  *                   flight is given again, as a guest's driver does; where that does not work within PATIENCE seconds (15), or commands had completed without an interrupt,
  *                   that is the end
  *   die             as load, until it is killed
+ *   events          what a guest may do to the function in the middle of its I/O, one thing after the other (nvme_events.c)
  *   cost COUNT      what a read of a register costs
  *   linger SECONDS  a client that goes, whose process lives on for so long
  *   handover COUNT CONFIG  COUNT times: a client with I/O in flight goes without a word, the next one must find a device of which nothing of the first is left, and uses it. CONFIG: the
@@ -22,16 +23,12 @@
 #include <unistd.h>
 
 #include "base/num.h"
-#include "drive/nvme.h"
-
-#define BLOCKS 8u /* of a transfer: a page */
-#define DEPTH 8u
-#define PATTERN_BLOCKS 8192u /* where the image's own contents are; behind it is ours to write */
+#include "nvme_lab.h"
 
 static const char *path;
 static double patience = 15;
 
-static void fail(const char *what, const struct pintle_error *err)
+void fail(const char *what, const struct pintle_error *err)
 {
 	printf("nvme_lab: %s: %s\n", what, err ? err->text : "");
 	exit(1);
@@ -52,7 +49,7 @@ static struct drive_client *connect_client(void)
 	return c;
 }
 
-static struct drive_nvme *open_nvme(struct drive_client *c)
+struct drive_nvme *open_nvme(struct drive_client *c)
 {
 	struct pintle_error err = { 0 };
 	struct drive_nvme *n;
@@ -76,7 +73,7 @@ static void pattern(uint8_t *data, uint64_t block, unsigned round)
 		data[i] = (uint8_t)(i * 31 + block * 7 + round * 13 + (i >> 8));
 }
 
-static void verify(struct drive_nvme *n, unsigned transfers)
+void verify(struct drive_nvme *n, unsigned transfers)
 {
 	uint8_t data[BLOCKS * 512], expected[BLOCKS * 512];
 	struct pintle_error err = { 0 };
@@ -105,13 +102,7 @@ static void verify(struct drive_nvme *n, unsigned transfers)
 	}
 }
 
-/* What a slot is doing: each has blocks of its own, written and read back in turn. */
-struct job {
-	unsigned round;
-	bool reads;
-};
-
-static void start(struct drive_nvme *n, struct job *jobs, unsigned slot)
+void start(struct drive_nvme *n, struct job *jobs, unsigned slot)
 {
 	struct pintle_error err = { 0 };
 	uint64_t block = PATTERN_BLOCKS + (uint64_t)slot * BLOCKS;
@@ -124,7 +115,7 @@ static void start(struct drive_nvme *n, struct job *jobs, unsigned slot)
 		fail("submitting", &err);
 }
 
-static void ended(struct drive_nvme *n, struct job *jobs, unsigned slot)
+void ended(struct drive_nvme *n, struct job *jobs, unsigned slot)
 {
 	uint8_t expected[BLOCKS * 512];
 
@@ -312,7 +303,7 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3) {
-		puts("usage: nvme_lab SOCKET verify|load SECONDS [PATIENCE]|die|cost COUNT|linger SECONDS|handover COUNT CONFIG");
+		puts("usage: nvme_lab SOCKET verify|load SECONDS [PATIENCE]|die|events|cost COUNT|linger SECONDS|handover COUNT CONFIG");
 		return 2;
 	}
 	path = argv[1];
@@ -334,6 +325,8 @@ int main(int argc, char **argv)
 		uint64_t count = load(n, argv[2][0] == 'd' ? 1e9 : atof(argv[3]), &longest);
 		printf("%llu commands, %llu interrupts, at most %.2f s between two\n", (unsigned long long)count, (unsigned long long)n->interrupts, longest);
 	}
+	if (!strcmp(argv[2], "events"))
+		n = try_events(n, path);
 	if (!strcmp(argv[2], "cost"))
 		cost(n, (unsigned)atoi(argv[3]));
 	drive_nvme_close(n, true);
