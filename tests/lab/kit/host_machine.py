@@ -131,4 +131,4 @@ class HostMachine(Guest):
         return words + ["-kernel", str(folder / "vmlinuz"), "-initrd", str(self._initrd())] + self.extra
 
     def command_line(self, more):
-        return f"console={self.console_device} panic=-1 net.ifnames=0 {more} intel_iommu=on {self.append}".strip()
+        return f"console={self.console_device} panic=-1 net.ifnames=0 {self.kernel_options} {more} intel_iommu=on {self.append}".strip()

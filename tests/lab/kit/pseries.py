@@ -17,6 +17,7 @@ COMMAND, MASTER = 0x04, 4
 class PseriesGuest(Guest):
     machine_name, program, architecture = "pseries", "ppc64", "ppc64el"
     console_device, shell_device = "hvc0", "hvc1"
+    kernel_options = ""
     # SLOF loads GRUB; without, QEMU itself puts the kernel into memory.
     firmware = True
 

@@ -8,6 +8,7 @@ class S390Guest(Guest):
     machine_name, program, architecture = "s390x", "s390x", "s390x"
     # The line-mode console for the kernel's words, the VT220 one for the shell.
     console_device, shell_device = "ttyS0", "ttysclp0"
+    kernel_options = ""
 
     def machine(self):
         words = [*host.qemu(self.program), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(self.cpus),

@@ -16,6 +16,7 @@ class S390Machine(Guest):
     machine_name, architecture = "s390x machine", "s390x"
     # The line-mode console for the kernel's words, the VT220 one for the shell.
     console_device, shell_device = "ttyS0", "ttysclp0"
+    kernel_options = ""
 
     def __init__(self, folder, devices, suite="bookworm", **options):
         super().__init__(folder, [], suite, cpus=1, **options)
