@@ -142,6 +142,10 @@ static void test_unplug(void **state)
 	xen_device_unplug(rig_device[0], false, on_done, NULL);
 	until(back_state(1) == XENBUS_RECONFIGURING);
 	assert_string_equal(get_node(BACK(1u, "state-0")), "5");
+	/* For longer than libxl is kept waiting: what is asked does not become what is forced. */
+	uint64_t end = loop_clock() + UINT64_C(5000000000);
+	until(loop_clock() > end);
+	assert_int_equal(state_of(0), XEN_DEVICE_TAKEN);
 	assert_int_equal(conf(1, 0, 0, 4, false, &value), XEN_OK);
 	assert_int_equal(results, before);
 	/* Then by force. */

@@ -159,6 +159,24 @@ static enum bus_device what_is(const struct xen_guest *guest, const struct xen_d
 	return device->state == XEN_DEVICE_OFFERED && !guest->evict ? BUS_FREE : BUS_BUSY;
 }
 
+/* Are the devices that are to go asked for by us alone? Then the guest has its time: what is asked does not become what is forced (law 8). The toolstack has taken its own from the guest already. */
+static bool only_asked_here(const struct xen_guest *guest)
+{
+	bool asked = false;
+
+	for (unsigned i = 0; i < guest->store.count; i++) {
+		const struct xen_store_device *entry = &guest->store.devices[i];
+		const struct xen_device *device = entry->listed && entry->state == XENBUS_CLOSING ? xen_server_find(guest->server, &entry->address) : NULL;
+
+		if (!device || device->guest != guest)
+			continue;
+		if (device->state != XEN_DEVICE_TAKEN || device->after != XEN_DEVICE_GONE)
+			return false;
+		asked = true;
+	}
+	return asked;
+}
+
 static void take_stock(struct xen_guest *guest)
 {
 	struct bus_have *have = &guest->have;
@@ -166,7 +184,7 @@ static void take_stock(struct xen_guest *guest)
 
 	memset(have, 0, sizeof *have);
 	have->connected = guest->page;
-	have->silent = guest->asked_since && loop_now(guest->server->owner) - guest->asked_since >= ASKED_MOST;
+	have->silent = guest->asked_since && loop_now(guest->server->owner) - guest->asked_since >= ASKED_MOST && !only_asked_here(guest);
 	for (unsigned i = 0; i < guest->store.count; i++) {
 		device = guest->store.devices[i].listed ? xen_server_find(guest->server, &guest->store.devices[i].address) : NULL;
 		have->devices[i] = what_is(guest, device);
