@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/num.h"
 #include "host/bind.h"
+#include "host/dmabuf.h"
 #include "host/private.h"
 
 #define READY_MS 60000u /* drivers/pci/pci.h of the kernel: PCIE_RESET_READY_POLL_MS */
@@ -229,9 +230,7 @@ static int open_device(struct host_function *host, const struct host_function_op
 	if (r)
 		return r;
 	if (options->bars == HOST_BARS_DMABUF)
-		return error_set(err, -ENOTSUP, "bars=dmabuf: %s", host_vfio_has_dmabuf(&host->vfio) ?
-				 "the kernel can do it (VFIO_DEVICE_FEATURE_DMA_BUF), this version of pintle does not use it yet; use bars=trap" :
-				 "the kernel has no VFIO_DEVICE_FEATURE_DMA_BUF for this device (Linux 6.19 and later with CONFIG_VFIO_PCI_DMABUF); use bars=trap");
+		return host_dmabuf_refuse(&host->vfio, err);
 	r = host_shape(host, options, &ops, err);
 	if (!r)
 		r = host_marks_open(&host->marks, &host->vfio, host->sysfs, &host->device, err);

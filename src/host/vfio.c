@@ -144,19 +144,6 @@ int host_vfio_unmask_fd(const struct host_vfio *vfio, int fd)
 	return set_irqs(vfio, VFIO_PCI_INTX_IRQ_INDEX, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK, 0, 1, &fd);
 }
 
-/* ---- features ---- */
-
-#ifndef VFIO_DEVICE_FEATURE_DMA_BUF
-#define VFIO_DEVICE_FEATURE_DMA_BUF 11 /* Linux 6.19 */
-#endif
-
-bool host_vfio_has_dmabuf(const struct host_vfio *vfio)
-{
-	struct vfio_device_feature feature = { .argsz = sizeof feature, .flags = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF };
-
-	return !vfio->ops->control(vfio, VFIO_DEVICE_FEATURE, &feature);
-}
-
 /* ---- resets ---- */
 
 int host_vfio_power_cycle(const struct host_vfio *vfio, uint32_t at)

@@ -68,9 +68,6 @@ int host_vfio_unbind(const struct host_vfio *vfio, unsigned index);
 int host_vfio_mask_intx(const struct host_vfio *vfio, bool masked);
 int host_vfio_unmask_fd(const struct host_vfio *vfio, int fd);
 
-/* Can the kernel give out BARs as DMA buffers, which it can revoke? */
-bool host_vfio_has_dmabuf(const struct host_vfio *vfio);
-
 /* D3hot and D0 again, by the kernel, which keeps the time that PCI wants (10 ms each) and what such a reset clears in configuration space. at: the PM capability. */
 int host_vfio_power_cycle(const struct host_vfio *vfio, uint32_t at);
 /* VFIO_DEVICE_RESET: by the kernel's first method for this function alone. */

@@ -211,6 +211,8 @@ const struct kernel_paths *kernel_begin(bool soft_reset, const char *methods)
 	kernel.command = 0;
 	memset(kernel.errors, 0, sizeof kernel.errors);
 	kernel.counts = (struct kernel_counts){ .recorded = true };
+	kernel.dmabuf = KERNEL_DMABUF_NONE;
+	kernel.buffer = -1;
 	for (unsigned i = 0; i < VFIO_PCI_NUM_IRQS; i++)
 		for (unsigned v = 0; v < KERNEL_VECTORS; v++)
 			kernel.fds[i][v] = -1;
@@ -300,6 +302,13 @@ void kernel_spoil(const char *method)
 {
 	pthread_mutex_lock(&kernel.lock);
 	snprintf(kernel.spoiled, sizeof kernel.spoiled, "%s", method ? method : "");
+	pthread_mutex_unlock(&kernel.lock);
+}
+
+void kernel_set_dmabuf(enum kernel_dmabuf dmabuf)
+{
+	pthread_mutex_lock(&kernel.lock);
+	kernel.dmabuf = dmabuf;
 	pthread_mutex_unlock(&kernel.lock);
 }
 

@@ -52,6 +52,17 @@ void kernel_request(void);
 /* The device has something to say: true if it got out. */
 bool kernel_fire(unsigned vector);
 
+/* How much it can do with BARs as dma-bufs, until kernel_end: each can do what those before it can. */
+enum kernel_dmabuf {
+	KERNEL_DMABUF_NONE,
+	KERNEL_DMABUF_FEATURE, /* but no BAR can be mapped at all */
+	KERNEL_DMABUF_BAR, /* but none is given out */
+	KERNEL_DMABUF_EXPORT, /* but no process can map it */
+	KERNEL_DMABUF_MAP, /* and the end of the device does not withdraw it */
+	KERNEL_DMABUF_WITHDRAW,
+};
+void kernel_set_dmabuf(enum kernel_dmabuf dmabuf);
+
 /* Registers of the hardware as they are. */
 uint32_t kernel_config(uint32_t at, uint32_t width);
 void kernel_set_config(uint32_t at, uint32_t width, uint32_t value);

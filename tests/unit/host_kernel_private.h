@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/num.h"
@@ -49,6 +50,8 @@ struct kernel {
 	pthread_t recovery;
 	bool recovering;
 	uint64_t errors[3];
+	enum kernel_dmabuf dmabuf;
+	int buffer; /* that was given out; -1: none */
 	struct kernel_counts counts;
 };
 

@@ -4,6 +4,8 @@
  */
 #include "host_kernel_private.h"
 
+#include <sys/eventfd.h>
+
 static void store(void)
 {
 	memcpy(kernel.stored, kernel.hardware, sizeof kernel.stored);
@@ -93,9 +95,20 @@ static void drop(unsigned index)
 	}
 }
 
+/* Nobody maps it any more. */
+static void withdraw(void)
+{
+	assert_int_equal(fcntl(kernel.buffer, F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
+}
+
 static void close_device(struct host_vfio *vfio)
 {
 	pthread_mutex_lock(&kernel.lock);
+	if (kernel.buffer >= 0 && kernel.dmabuf == KERNEL_DMABUF_WITHDRAW)
+		withdraw();
+	if (kernel.buffer >= 0)
+		close(kernel.buffer);
+	kernel.buffer = -1;
 	for (unsigned i = 0; i < VFIO_PCI_NUM_IRQS; i++)
 		drop(i);
 	kernel.msix_on = false;
@@ -237,13 +250,48 @@ static int set_irqs(const struct vfio_irq_set *set)
 	return 0;
 }
 
+struct export_order {
+	struct vfio_device_feature feature;
+	/* struct vfio_device_feature_dma_buf, which Linux has since 6.19, with one range */
+	uint32_t region, open_flags, flags, ranges;
+	uint64_t offset, length;
+};
+
+/* A page of BAR 0: memory plays it. */
+static int give_out(const struct export_order *order)
+{
+	errno = EINVAL;
+	if (order->region || order->flags || order->ranges != 1 || order->offset % 4096 || order->length != 4096 || order->offset + order->length > KERNEL_BAR_SIZE ||
+	    kernel.dmabuf < KERNEL_DMABUF_EXPORT)
+		return -1;
+	if (kernel.dmabuf == KERNEL_DMABUF_EXPORT)
+		return eventfd(0, EFD_CLOEXEC);
+	assert_int_equal(kernel.buffer, -1);
+	kernel.buffer = memfd_create("dma-buf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(kernel.buffer, (off_t)order->length), 0);
+	if (!decodes())
+		withdraw();
+	return fcntl(kernel.buffer, F_DUPFD_CLOEXEC, 0);
+}
+
+static int feature(const struct vfio_device_feature *feature)
+{
+	errno = ENOTTY;
+	if ((feature->flags & VFIO_DEVICE_FEATURE_MASK) != 11 || !(feature->flags & VFIO_DEVICE_FEATURE_GET) || kernel.dmabuf == KERNEL_DMABUF_NONE)
+		return -1;
+	if (feature->flags & VFIO_DEVICE_FEATURE_PROBE)
+		return 0;
+	errno = EINVAL;
+	return feature->argsz == sizeof(struct export_order) ? give_out((const void *)feature) : -1;
+}
+
 static int region_info(struct vfio_region_info *info)
 {
 	bool config = info->index == VFIO_PCI_CONFIG_REGION_INDEX;
 
 	info->size = config ? sizeof kernel.hardware : info->index == 0 ? KERNEL_BAR_SIZE : 0;
 	info->offset = config ? CONFIG_OFFSET : 0;
-	info->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+	info->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | (info->index == 0 && kernel.dmabuf > KERNEL_DMABUF_FEATURE ? VFIO_REGION_INFO_FLAG_MMAP : 0u);
 	return 0;
 }
 
@@ -274,6 +322,8 @@ static int control_device(const struct host_vfio *vfio, unsigned long request, v
 		r = reset();
 	} else if (request == VFIO_DEVICE_PCI_HOT_RESET) {
 		errno = EPERM;
+	} else if (request == VFIO_DEVICE_FEATURE) {
+		r = feature(argument);
 	}
 	int error = errno;
 	kernel_show();
