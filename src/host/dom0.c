@@ -25,6 +25,7 @@
 #define CONFIG_SIZE_EXTENDED 4096u
 /* A list of capabilities has no more entries than fit: 4 bytes each, behind the header. */
 #define CAPABILITIES_MAX 48u
+#define EXTENDED_MAX 480u /* 8 bytes each */
 
 /* Flags in the kernel's `resource` file (its ioport.h). */
 #define RESOURCE_IO UINT64_C(0x100)
@@ -81,6 +82,20 @@ static void find_capabilities(struct host_dom0 *dom0)
 		if (id < ARRAY_SIZE(known) && known[id] && !*known[id])
 			*known[id] = at;
 		at = get(dom0, at + PCI_CAP_LIST_NEXT, 1) & ~3u;
+	}
+}
+
+/* PCIe 7.6.3: a list of its own, in the extended space. */
+static void find_aer(struct host_dom0 *dom0)
+{
+	uint32_t at = PCI_CFG_SPACE_SIZE;
+
+	for (unsigned i = 0; i < EXTENDED_MAX && at >= PCI_CFG_SPACE_SIZE && !dom0->aer_at; i++) {
+		uint32_t header = get(dom0, at, 4);
+
+		if (PCI_EXT_CAP_ID(header) == PCI_EXT_CAP_ID_ERR && range_within(at, PCI_ERR_ROOT_COMMAND, dom0->config_size))
+			dom0->aer_at = at;
+		at = PCI_EXT_CAP_NEXT(header);
 	}
 }
 
@@ -168,6 +183,7 @@ int host_dom0_open(struct host_dom0 *dom0, const char *root, const char *address
 
 	memset(dom0, 0, sizeof *dom0);
 	dom0->config_fd = dom0->method_fd = dom0->reset_fd = -1;
+	host_dom0_errors_init(dom0);
 	r = host_device_read(&dom0->device, root, address, err);
 	if (r)
 		return r;
@@ -184,6 +200,10 @@ int host_dom0_open(struct host_dom0 *dom0, const char *root, const char *address
 	if (!r) {
 		read_bars(dom0, root);
 		find_capabilities(dom0);
+		find_aer(dom0);
+		host_dom0_methods_check(dom0);
+		host_dom0_errors_open(dom0, root);
+		host_dom0_marks_read(dom0, &dom0->marks);
 		r = read_msix(dom0, err);
 	}
 	if (r)
@@ -203,4 +223,5 @@ void host_dom0_close(struct host_dom0 *dom0)
 	close_one(&dom0->config_fd);
 	close_one(&dom0->method_fd);
 	close_one(&dom0->reset_fd);
+	host_dom0_errors_close(dom0);
 }

@@ -67,6 +67,77 @@ int host_dom0_restore_bars(const struct host_dom0 *dom0)
 	return restored;
 }
 
+/* ---- what is the host's ---- */
+
+/* Neither firmware nor kernel writes them again. Device control has the size of packets, which all of a path have to agree on, and whether errors are reported. */
+static const struct mark {
+	uint32_t at, width;
+	bool is_express; /* in that capability */
+	uint32_t mask;
+} marks_at[HOST_DOM0_MARKS] = {
+	{ PCI_CACHE_LINE_SIZE, 1, false, 0xff },
+	{ PCI_LATENCY_TIMER, 1, false, 0xff },
+	{ PCI_INTERRUPT_LINE, 1, false, 0xff },
+	{ PCI_EXP_DEVCTL, 2, true, 0xffff & ~PCI_EXP_DEVCTL_BCR_FLR },
+	{ PCI_EXP_LNKCTL, 2, true, 0xffff & ~PCI_EXP_LNKCTL_RL },
+	{ PCI_EXP_DEVCTL2, 2, true, 0xffff },
+};
+
+/* 0: it has none. The second device control came with version 2 of the capability. */
+static uint32_t mark_at(const struct host_dom0 *dom0, const struct mark *mark)
+{
+	uint32_t flags;
+
+	if (!mark->is_express)
+		return mark->at;
+	if (!dom0->pcie_at || (mark->at >= PCI_EXP_DEVCAP2 && (host_dom0_read(dom0, dom0->pcie_at + PCI_EXP_FLAGS, 2, &flags) || (flags & PCI_EXP_FLAGS_VERS) < 2)))
+		return 0;
+	return dom0->pcie_at + mark->at;
+}
+
+void host_dom0_marks_read(const struct host_dom0 *dom0, struct host_dom0_marks *marks)
+{
+	marks->known = false;
+	for (unsigned i = 0; i < HOST_DOM0_BARS; i++)
+		if (host_dom0_bar_lost(dom0, i))
+			return;
+	for (unsigned i = 0; i < HOST_DOM0_MARKS; i++) {
+		uint32_t at = mark_at(dom0, &marks_at[i]);
+
+		marks->values[i] = 0;
+		if (at && host_dom0_read(dom0, at, marks_at[i].width, &marks->values[i]))
+			return;
+	}
+	marks->known = true;
+}
+
+int host_dom0_marks_write(const struct host_dom0 *dom0, const struct host_dom0_marks *marks)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && marks->known && i < HOST_DOM0_MARKS; i++) {
+		uint32_t at = mark_at(dom0, &marks_at[i]), held;
+
+		if (!at)
+			continue;
+		r = host_dom0_read(dom0, at, marks_at[i].width, &held);
+		if (!r && (held ^ marks->values[i]) & marks_at[i].mask)
+			r = host_dom0_write(dom0, at, marks_at[i].width, marks->values[i] & marks_at[i].mask);
+	}
+	return r;
+}
+
+bool host_dom0_is_marked(const struct host_dom0 *dom0, uint32_t at, uint32_t width)
+{
+	for (unsigned i = 0; i < HOST_DOM0_MARKS; i++) {
+		uint32_t mark = marks_at[i].is_express && !dom0->pcie_at ? 0 : marks_at[i].at + (marks_at[i].is_express ? dom0->pcie_at : 0);
+
+		if (mark && ranges_overlap(at, width, mark, marks_at[i].width))
+			return true;
+	}
+	return false;
+}
+
 const char *host_dom0_unclean(const struct host_dom0 *dom0)
 {
 	uint32_t value, flags;
@@ -183,6 +254,27 @@ static int prefer(const struct host_dom0 *dom0, const struct methods *methods, u
 	for (unsigned i = 0; i < methods->count; i++)
 		length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", i ? " " : "", methods->names[(first + i) % methods->count]);
 	return put(dom0->method_fd, list);
+}
+
+/*
+ * The kernel makes its list when it finds a device. What it finds afterwards may end a method (a second function behind the same port ends "bus"), which then stays in the list, but is refused when the list is written.
+ */
+void host_dom0_methods_check(struct host_dom0 *dom0)
+{
+	char kept[HOST_NAME_MAX] = "";
+	struct methods methods;
+	size_t length = 0;
+
+	parse(&methods, dom0->device.reset_methods);
+	if (dom0->method_fd < 0 || !methods.count || prefer(dom0, &methods, 0) != -EINVAL)
+		return;
+	for (unsigned i = 0; i < methods.count; i++)
+		if (put(dom0->method_fd, methods.names[i]) != -EINVAL)
+			length += (size_t)snprintf(kept + length, sizeof kept - length, "%s%s", length ? " " : "", methods.names[i]);
+	memcpy(dom0->device.reset_methods, kept, sizeof kept);
+	parse(&methods, kept);
+	if (methods.count)
+		prefer(dom0, &methods, 0);
 }
 
 __attribute__((format(printf, 3, 4))) static void say(char *said, size_t size, const char *format, ...)

@@ -48,7 +48,8 @@ static bool read_bars(const struct host_marks *marks, uint32_t bars[HOST_BARS])
 
 void host_marks_init(struct host_marks *marks)
 {
-	*marks = (struct host_marks){ .config = -1, .counters = { -1, -1, -1 } };
+	*marks = (struct host_marks){ .config = -1 };
+	host_counters_init(&marks->counters);
 }
 
 static bool has_capability(const struct host_marks *marks, uint8_t id)
@@ -97,9 +98,6 @@ static int lost_bar(const struct host_marks *marks, const char *root, const stru
 
 int host_marks_open(struct host_marks *marks, const struct host_vfio *vfio, const char *root, const struct host_device *device, struct pintle_error *err)
 {
-	static const char *const names[] = {
-		[HOST_ERROR_CORRECTABLE] = "aer_dev_correctable", [HOST_ERROR_NONFATAL] = "aer_dev_nonfatal", [HOST_ERROR_FATAL] = "aer_dev_fatal",
-	};
 	uint8_t byte;
 
 	marks->config = host_sysfs_open(root, O_RDONLY, "bus/pci/devices/%s/config", device->address);
@@ -108,8 +106,8 @@ int host_marks_open(struct host_marks *marks, const struct host_vfio *vfio, cons
 		marks->config = -1;
 	}
 	marks->whole = read_raw(marks, PCI_STD_HEADER_SIZEOF, &byte, 1);
-	for (unsigned i = 0; i < HOST_ERRORS && marks->errors_at; i++)
-		marks->counters[i] = host_sysfs_open(root, O_RDONLY, "bus/pci/devices/%s/%s", device->address, names[i]);
+	if (marks->errors_at)
+		host_counters_open(&marks->counters, root, device->address);
 	if (marks->express_at)
 		marks->express = (uint16_t)read_vfio(vfio, marks->express_at + PCI_EXP_DEVCTL, 2);
 	if (marks->express_at && marks->whole) {
@@ -131,11 +129,7 @@ void host_marks_close(struct host_marks *marks)
 {
 	if (marks->config >= 0)
 		close(marks->config);
-	for (unsigned i = 0; i < HOST_ERRORS; i++) {
-		if (marks->counters[i] >= 0)
-			close(marks->counters[i]);
-		marks->counters[i] = -1;
-	}
+	host_counters_close(&marks->counters);
 	marks->config = -1;
 }
 
@@ -207,26 +201,12 @@ void host_marks_write(const struct host_marks *marks, const struct host_vfio *vf
 
 /* ---- errors of the bus ---- */
 
-/* The last line of the kernel's table: "TOTAL_ERR_COR 3". */
-static uint64_t read_count(int fd)
-{
-	char text[2048];
-	ssize_t length = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
-
-	if (length <= 0)
-		return 0;
-	text[length] = 0;
-	const char *total = strstr(text, "TOTAL_ERR_"), *number = total ? strchr(total, ' ') : NULL;
-	return number ? strtoull(number, NULL, 10) : 0;
-}
-
 void host_errors_read(const struct host_marks *marks, const struct host_vfio *vfio, struct host_errors *errors)
 {
 	*errors = (struct host_errors){ .known = marks->errors_at };
 	if (!errors->known)
 		return;
-	for (unsigned i = 0; i < HOST_ERRORS; i++)
-		errors->counts[i] = read_count(marks->counters[i]);
+	host_counters_read(&marks->counters, errors->counts);
 	errors->uncorrectable = read_vfio(vfio, marks->errors_at + PCI_ERR_UNCOR_STATUS, 4);
 	errors->correctable = read_vfio(vfio, marks->errors_at + PCI_ERR_COR_STATUS, 4);
 	/* One that does not answer says so in other ways. */
@@ -240,7 +220,7 @@ uint32_t host_errors_fatal(const struct host_marks *marks, const struct host_vfi
 		return 0;
 	uint32_t status = read_vfio(vfio, marks->errors_at + PCI_ERR_UNCOR_STATUS, 4), mask = read_vfio(vfio, marks->errors_at + PCI_ERR_UNCOR_MASK, 4),
 		 severity = read_vfio(vfio, marks->errors_at + PCI_ERR_UNCOR_SEVER, 4);
-	return status == UINT32_MAX || severity == UINT32_MAX ? 0 : status & severity & ~mask & ~marks->old_errors;
+	return host_fatal_bits(status, mask, severity) & ~marks->old_errors;
 }
 
 void host_errors_clear(struct host_marks *marks, const struct host_vfio *vfio)

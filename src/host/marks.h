@@ -8,13 +8,12 @@
 #ifndef HOST_MARKS_H
 #define HOST_MARKS_H
 
+#include "host/counts.h"
 #include "host/inventory.h"
 #include "host/vfio.h"
 
 #define HOST_BARS 6
 #define HOST_SAID 128 /* room for what is said of it */
-
-enum host_error { HOST_ERROR_CORRECTABLE, HOST_ERROR_NONFATAL, HOST_ERROR_FATAL, HOST_ERRORS };
 
 /* Errors that the bus has seen (AER): the kernel's counts, and what stands in the device's own status registers. */
 struct host_errors {
@@ -25,7 +24,7 @@ struct host_errors {
 
 struct host_marks {
 	int config; /* sysfs's configuration space, for reading; -1: not to be had */
-	int counters[HOST_ERRORS]; /* of the kernel; -1 */
+	struct host_counters counters; /* the kernel's */
 	bool whole; /* more than its first 64 bytes can be read there */
 	uint32_t bars[HOST_BARS]; /* as the kernel has given them */
 	uint32_t msix_at, power_at, express_at, errors_at; /* capabilities in the hardware's configuration space; 0: none */

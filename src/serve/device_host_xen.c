@@ -45,11 +45,12 @@ static json_t *show(struct served_device *device)
 	struct xen_device_status status;
 
 	xen_device_status(device->xen, &status);
-	return json_pack("{s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "address", xen_device_address(device->xen), "permissive",
+	return json_pack("{s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I}, s:s}", "address", xen_device_address(device->xen), "permissive",
 			 device->config->permissive, "interrupts", status.irq_mode, "pirqs", (int)status.pirqs, "operations", (json_int_t)status.operations,
 			 "reads", (json_int_t)status.reads, "writes", (json_int_t)status.writes, "denied", (json_int_t)status.denied, "enables",
 			 (json_int_t)status.enables, "handovers", (json_int_t)status.handovers, "resets", (json_int_t)status.resets, "escalations",
-			 (json_int_t)status.escalations, "aer", (json_int_t)status.aer, "last-trouble", status.last);
+			 (json_int_t)status.escalations, "aer", (json_int_t)status.aer, "bus-errors", "correctable", (json_int_t)status.corrected, "non-fatal",
+			 (json_int_t)status.nonfatal, "fatal", (json_int_t)status.fatal, "last-trouble", status.last);
 }
 
 static json_t *outcome(struct served_device *device)
@@ -131,6 +132,9 @@ static void unplug(struct rpc_call *call)
 	} else if (rpc_bool(call, "force", false) && !json_object_get(call->params, "deadline")) {
 		list_append(&device->unplug_waiters, &call->link);
 		force(device);
+	} else if (status.hvm && !rpc_bool(call, "force", false)) {
+		rpc_fail(call, -ENOTSUP, "%s is with the device model of dom%u (HVM), which cannot be asked from here; `xl pci-detach %u %s` takes it away", call->device->config->id,
+			 (unsigned)status.domid, (unsigned)status.domid, xen_device_address(call->device->xen));
 	} else if (status.state != XEN_DEVICE_TAKEN) {
 		rpc_fail(call, -ENODEV, "no guest has %s: it is %s", device->config->id, xen_device_state_name(status.state));
 	} else {
@@ -168,7 +172,12 @@ static void looked(void *context, int found)
 	struct rpc_call *call = context;
 	struct served_device *device = call->device;
 
-	if (found == -ENODEV)
+	struct xen_device_status status;
+
+	xen_device_status(device->xen, &status);
+	if (status.hvm)
+		rpc_fail(call, -ENOTSUP, "%s is with the device model of dom%u (HVM), which alone knows what its registers should be; it is looked at when it is handed over", device->config->id, (unsigned)status.domid);
+	else if (found == -ENODEV)
 		rpc_fail(call, found, "no guest has %s: it is %s, and is looked at when it is handed over", device->config->id, state(device));
 	else if (found < 0)
 		fail(call, found, "check");
@@ -192,7 +201,12 @@ static void told_of_error(void *context, int result)
 	struct rpc_call *call = context;
 	struct served_device *device = call->device;
 
-	if (result == -ENODEV)
+	struct xen_device_status status;
+
+	xen_device_status(device->xen, &status);
+	if (status.hvm)
+		rpc_fail(call, -ENOTSUP, "%s is with the device model of dom%u (HVM), which is told of no errors", device->config->id, (unsigned)status.domid);
+	else if (result == -ENODEV)
 		rpc_fail(call, result, "no guest has %s: there is nobody to tell", device->config->id);
 	else if (result == -ETIMEDOUT)
 		rpc_fail(call, result, "the guest that has %s has not answered", device->config->id);

@@ -317,6 +317,8 @@ static void test_grants(void **state)
 /* The devices of an HVM guest are QEMU's: nothing is shared with it, nothing healed, and all of the handover is done when it ends. */
 static void test_hvm(void **state)
 {
+	struct xen_device_status status;
+
 	(void)state;
 	X.hvm = true;
 	start_server(XEN_SLOTS_VIRTUAL, 1000000);
@@ -330,6 +332,9 @@ static void test_hvm(void **state)
 	until_done(xen_device_check(rig_device[0], on_done, NULL));
 	assert_int_equal(result, -ENODEV);
 	assert_int_equal(hw(0, PCI_COMMAND), PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	xen_device_status(rig_device[0], &status);
+	assert_true(status.hvm && status.domid == 1);
+	assert_string_equal(status.irq_mode, "not tracked");
 	/* A new process leaves it with its guest. */
 	kill_server();
 	forget_reset(0);

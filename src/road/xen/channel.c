@@ -195,18 +195,16 @@ static void disconnect_done(struct helper_work *work)
 void xen_channel_stop(struct xen_guest *guest)
 {
 	loop_timer_disarm(&guest->penalty);
-	if (guest->aer.device)
-		xen_aer_end(guest, -ECANCELED);
+	xen_aer_stop(guest, -ECANCELED);
 }
 
 void xen_channel_disconnect(struct xen_guest *guest)
 {
 	loop_timer_disarm(&guest->penalty);
-	if (guest->aer.device)
-		xen_aer_end(guest, -ENODEV);
 	guest->unmap = guest->page;
 	guest->unbind = guest->port;
 	guest->page = NULL;
+	xen_aer_stop(guest, -ENODEV);
 	guest->epoch++;
 	log_info(&guest->log, "disconnected from guest %u", guest->domid);
 	xen_guest_submit(guest, disconnect_run, disconnect_done);

@@ -86,11 +86,13 @@ void xen_device_refresh(struct xen_device *device)
 {
 	device->pirqs = device->bindings.count;
 	device->mode = device->bindings.mode;
+	device->losses = device->errors.losses;
 	host_filter_count(device->filter, &device->counts);
 }
 
 void xen_device_status(const struct xen_device *device, struct xen_device_status *status)
 {
+	bool hvm = device->state == XEN_DEVICE_TAKEN && device->guest && device->guest->hvm;
 	enum xen_irq_mode mode = device->mode == XEN_IRQ_NONE && device->state == XEN_DEVICE_TAKEN && device->dom0.gsi ? XEN_IRQ_INTX : device->mode;
 
 	*status = (struct xen_device_status){
@@ -98,7 +100,8 @@ void xen_device_status(const struct xen_device *device, struct xen_device_status
 		.domid = device->guest ? device->guest->domid : 0,
 		.slot = device->place.devfn,
 		.pirqs = device->pirqs,
-		.irq_mode = xen_irq_mode_name(mode),
+		.hvm = hvm,
+		.irq_mode = hvm ? "not tracked" : xen_irq_mode_name(mode),
 		.operations = device->operations,
 		.reads = device->counts.reads,
 		.writes = device->counts.writes,
@@ -108,6 +111,9 @@ void xen_device_status(const struct xen_device *device, struct xen_device_status
 		.resets = device->resets,
 		.escalations = device->escalations,
 		.aer = device->aer_count,
+		.corrected = device->corrected,
+		.nonfatal = device->nonfatal,
+		.fatal = device->fatal,
 	};
 	snprintf(status->last, sizeof status->last, "%s", device->last);
 }
@@ -134,6 +140,12 @@ static void place_run(struct lane_job *job)
 		host_filter_reset(device->filter, device->guest_permissive);
 		device->bindings.guest = device->place_guest;
 		device->place_result = xen_bindings_save(&device->bindings);
+		host_dom0_marks_read(&device->dom0, &device->marks);
+		/* What was before a guest is none of its business. One that has had it all the time may have to be told of what came while no server was there: that is in the device's registers. */
+		if (device->place_adopts)
+			host_dom0_errors_read(&device->dom0, &device->errors.seen);
+		else
+			xen_check_forget(device, true);
 	} else {
 		device->place_result = host_assignable_offer(device->server->place, xen_device_address(device), device->place_work == XEN_PLACE_OFFER);
 	}
@@ -193,6 +205,8 @@ void xen_device_claim(struct xen_device *device, struct xen_guest *guest, const 
 	device->left = device->leaving = 0;
 	device->asked = 0;
 	device->after = XEN_DEVICE_OFFERED;
+	device->report = (struct xen_report){ 0 };
+	device->place_adopts = adopt;
 	/* Before a first request is served, since both are work of the lane. */
 	place(device, XEN_PLACE_CLAIM, guest->domid);
 	xen_device_set(device, XEN_DEVICE_TAKEN);
@@ -211,6 +225,7 @@ void xen_device_leave(struct xen_device *device, bool keep)
 	struct xen_guest *guest = device->guest;
 
 	device->impatient = false;
+	device->report = (struct xen_report){ 0 };
 	if (guest) {
 		device->leaving = guest->domid;
 		if (guest->aer.device == device)
@@ -238,7 +253,7 @@ void xen_device_place_clean(struct xen_device *device)
 		xen_waiters_call(&device->plug, -EIO);
 	} else if (device->guest && !server->stopping) {
 		device->dirty = false;
-		device->pristine = device->guest->store.pv; /* of any other, QEMU may have it, too */
+		device->pristine = device->guest->pv; /* of any other, QEMU may have it, too */
 		place(device, XEN_PLACE_OFFER, 0);
 		return;
 	} else if (!device->handover.guest_leaves) {
@@ -346,7 +361,7 @@ void xen_device_aer(struct xen_device *device, bool fatal, xen_done_fn *done, vo
 		return;
 	}
 	wait_for(device, &device->aer, done, context);
-	xen_aer_start(device, fatal);
+	xen_aer_start(device, &(struct xen_report){ .fatal = fatal, .losses = device->losses });
 }
 
 /* Nobody waits for it any more, and nothing begins again. */

@@ -152,6 +152,8 @@ static int reset(struct xen_device *device)
 static int put_back(struct xen_device *device)
 {
 	host_filter_reset(device->filter, device->handover.guest_leaves ? device->permissive : device->guest_permissive);
+	/* Nor what the kernel's own reset of the link has taken before, and ours therefore not put back. */
+	host_dom0_marks_write(&device->dom0, &device->dom0.marks);
 	return NEXT;
 }
 
@@ -197,6 +199,8 @@ static int prepare(struct xen_device *device)
 static int give(struct xen_device *device)
 {
 	device->held_command = 0;
+	host_dom0_marks_read(&device->dom0, &device->marks);
+	xen_check_forget(device, true);
 	if (device->handover.guest_leaves)
 		device->bindings.guest = 0;
 	int r = xen_bindings_save(&device->bindings);

@@ -56,6 +56,15 @@ static void keep_command(struct xen_device *device)
 		device->held_command = (uint16_t)command;
 }
 
+static void keep_marks(struct xen_device *device)
+{
+	struct host_dom0_marks now;
+
+	host_dom0_marks_read(&device->dom0, &now);
+	if (now.known)
+		device->marks = now;
+}
+
 /* ---- law 2 ---- */
 
 int xen_heal(struct xen_device *device)
@@ -65,7 +74,8 @@ int xen_heal(struct xen_device *device)
 
 	if (r < 0)
 		return r;
-	r = host_dom0_write(&device->dom0, PCI_COMMAND, 2, device->held_command);
+	r = host_dom0_marks_write(&device->dom0, &device->marks);
+	r = r ? r : host_dom0_write(&device->dom0, PCI_COMMAND, 2, device->held_command);
 	if (!r && device->bindings.mode == XEN_IRQ_MSIX) {
 		/* Xen writes the table again, for which memory has to be on. */
 		r = host_dom0_write(&device->dom0, PCI_COMMAND, 2, device->held_command | PCI_COMMAND_MEMORY);
@@ -100,6 +110,8 @@ static void conf_write(struct xen_device *device, struct xen_op *op)
 		return;
 	if (ranges_overlap((uint64_t)op->offset, (uint64_t)op->size, PCI_COMMAND, 2))
 		keep_command(device);
+	if (host_dom0_is_marked(&device->dom0, (uint32_t)op->offset, (uint32_t)op->size))
+		keep_marks(device);
 	if (host_filter_lost(device->filter))
 		xen_heal(device);
 }

@@ -45,7 +45,26 @@ struct xen_handover {
 struct xen_hardware_look {
 	bool gone, lost;
 	int healed; /* 0, or why not */
-	uint32_t errors; /* PCI Express device status */
+	/* errors of the bus since the last look */
+	bool nonfatal, fatal;
+	uint64_t corrected;
+	char why[80];
+};
+
+/* Errors of the bus that have been told, or were there before the guest. */
+struct xen_errors {
+	struct host_dom0_errors seen;
+	uint32_t old_fatal; /* bits that stay */
+	uint64_t suspect; /* since when there is one above the device that may still come to it; 0 */
+	uint64_t early; /* when one was told that the kernel had not counted yet; 0 */
+	unsigned losses; /* times that the hardware was found reset by somebody else */
+};
+
+/* A report to the guest that is to be made. */
+struct xen_report {
+	bool is_due, fatal;
+	bool awaits; /* the kernel's own reset of the link is still to come */
+	unsigned losses; /* when it was found: one more, and that reset has been */
 };
 
 struct xen_device {
@@ -61,6 +80,8 @@ struct xen_device {
 	struct host_filter *filter;
 	struct xen_bindings bindings;
 	uint16_t held_command; /* what the command register was when the guest last wrote it */
+	struct host_dom0_marks marks; /* likewise the registers that are the host's, some of which it may write */
+	struct xen_errors errors;
 	/* owner */
 	enum xen_device_state state;
 	struct xen_guest *guest; /* that has it, or is to have it again after it was made clean */
@@ -77,7 +98,7 @@ struct xen_device {
 	struct lane_job place_job; /* in and out of the assignable place */
 	/* lane, set before the work is submitted */
 	enum xen_place_work { XEN_PLACE_CLAIM, XEN_PLACE_OFFER, XEN_PLACE_WITHDRAW } place_work;
-	bool guest_permissive;
+	bool guest_permissive, place_adopts;
 	uint32_t place_guest; /* that takes it */
 	int place_result;
 	/* owner */
@@ -87,12 +108,15 @@ struct xen_device {
 	struct lane_job aer_job;
 	unsigned aer_resets; /* lane */
 	int aer_result;
+	struct xen_report aer_report; /* lane, set before the work is submitted */
+	struct xen_report report; /* owner: while another one is under way */
 	uint32_t asked; /* the guest that is to be told that it goes; 0 */
 	/* owner's copy of what is the lane's */
 	unsigned pirqs;
 	enum xen_irq_mode mode;
 	struct host_filter_counts counts;
-	uint64_t operations, enables, handovers, resets, escalations, aer_count;
+	unsigned losses;
+	uint64_t operations, enables, handovers, resets, escalations, aer_count, corrected, nonfatal, fatal;
 	char last[160];
 	void (*changed)(void *context);
 	void *changed_context;
@@ -103,9 +127,13 @@ struct xen_device {
 struct xen_aer {
 	struct xen_device *device; /* NULL: nothing under way */
 	bool asking; /* a request is in the page */
-	bool fatal, needs_reset;
+	bool owes; /* there is one of a device that has left */
+	bool needs_reset, goes_on; /* what the driver wants */
+	struct xen_report report;
 	uint32_t command;
-	struct loop_timer patience;
+	int result; /* its first answer */
+	uint64_t since;
+	struct loop_timer patience; /* with the front end; with the kernel, while its reset is awaited; until the next one begins */
 };
 
 struct xen_guest {
@@ -124,6 +152,7 @@ struct xen_guest {
 	bool watched; /* the front end's state; job */
 	char watch_path[XEN_PATH_MAX + 8];
 	/* owner */
+	bool pv, hvm; /* what it was when xenstore was last looked at */
 	bool waits; /* for a device that another has, or that is being made clean */
 	bool evict; /* all of it ends, whatever xenstore says */
 	struct xen_page *page; /* NULL: not connected; changed between jobs */
@@ -207,11 +236,16 @@ void xen_check_start(struct xen_device *device);
 void xen_check_stop(struct xen_device *device);
 bool xen_check_possible(const struct xen_device *device);
 void xen_check_now(struct xen_device *device);
+/* Lane. Has somebody else reset it, as far as the guest's own settings tell? -EIO: it does not answer. */
+int xen_check_lost(struct xen_device *device);
+/* Lane. What the bus has said up to now is nobody's business any more. after_reset: nor what the device says. */
+void xen_check_forget(struct xen_device *device, bool after_reset);
 
 /* aer.c; owner */
 void xen_aer_event(struct xen_guest *guest); /* perhaps the front end has answered */
-void xen_aer_end(struct xen_guest *guest, int result);
-void xen_aer_start(struct xen_device *device, bool fatal);
+void xen_aer_end(struct xen_guest *guest, int result); /* then the next one of this guest's devices */
+void xen_aer_stop(struct xen_guest *guest, int result); /* the connection ends: none after it */
+void xen_aer_start(struct xen_device *device, const struct xen_report *report);
 
 /* guest.c; owner. The guest's one job: there is none under way when it is submitted, and after it xenstore is looked at again. */
 void xen_guest_submit(struct xen_guest *guest, void (*run)(struct helper_work *), void (*done)(struct helper_work *));

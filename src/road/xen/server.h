@@ -63,10 +63,12 @@ enum xen_device_state {
 struct xen_device_status {
 	enum xen_device_state state;
 	uint32_t domid; /* TAKEN */
-	unsigned slot; /* devfn in the guest */
+	bool hvm; /* TAKEN: registers and interrupts are its guest's device model's, and not known here */
+	unsigned slot; /* devfn in the guest, unless hvm */
 	unsigned pirqs; /* bound now */
-	const char *irq_mode; /* "none", "INTx", "MSI", "MSI-X" */
+	const char *irq_mode; /* "none", "INTx", "MSI", "MSI-X", "not tracked" */
 	uint64_t operations, reads, writes, denied, enables, handovers, resets, escalations, aer;
+	uint64_t corrected, nonfatal, fatal; /* errors of the bus that were found */
 	char last[160]; /* what went wrong last */
 };
 void xen_device_status(const struct xen_device *device, struct xen_device_status *status);
