@@ -9,6 +9,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -129,14 +130,29 @@ static int run_each(const struct cli_command *command, int argc, char **argv, in
 	return CLI_OK;
 }
 
+/* udev looks for new rules every few seconds only: a driver that is loaded in between would not be shown, and xen-pciback be loaded. Where there is no udev, this does nothing. */
+static void tell_udev(void)
+{
+	char udevadm[] = "udevadm", control[] = "control", reload[] = "--reload";
+
+	run((char *[]){ udevadm, control, reload, NULL }, true);
+}
+
 static int setup_run(const struct cli_command *command, int argc, char **argv)
 {
-	return run_each(command, argc, argv, setup_one);
+	/* The folder of the drivers is everybody's, whatever mask a service manager has given this process. */
+	umask(022);
+	int status = run_each(command, argc, argv, setup_one);
+	tell_udev();
+	return status;
 }
 
 static int undo_run(const struct cli_command *command, int argc, char **argv)
 {
-	return run_each(command, argc, argv, undo_one);
+	int status = run_each(command, argc, argv, undo_one);
+
+	tell_udev();
+	return status;
 }
 
 static int list_one(void *context, const struct host_assignable *one)

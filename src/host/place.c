@@ -150,7 +150,8 @@ static int fill(const char *root)
 }
 
 /*
- * Made aside and shown at once: nobody finds the folder of the drivers empty. Aside is private, or a shared parent would carry the halves to every namespace.
+ * Made aside and shown at once: nobody finds the folder of the drivers empty. Aside is private, or a shared parent would carry the halves to every namespace. So is what is bound in it: as a peer of /sys, which
+ * systemd makes shared, it would get what is mounted over the folder of the drivers too, and take that away again with what is aside.
  */
 static int mount_place(const char *root, const char *run)
 {
@@ -172,7 +173,7 @@ static int mount_place(const char *root, const char *run)
 		r = -errno;
 	if (!r)
 		r = host_make_folders(inner);
-	if (!r && mount(drivers, inner, NULL, MS_BIND, NULL))
+	if (!r && (mount(drivers, inner, NULL, MS_BIND, NULL) || mount(NULL, inner, NULL, MS_PRIVATE, NULL)))
 		r = -errno;
 	if (!r)
 		r = fill(aside);

@@ -165,7 +165,7 @@ def test_systemd_units_are_installed_where_one_says(installed, tmp_path):
     run("meson", "install", "-C", installed.build, env={"DESTDIR": str(tmp_path / "root")})
     run("meson", "configure", installed.build, "-Dsystemdsystemunitdir=")
     units = tmp_path / "root/usr/lib/systemd/system"
-    assert sorted(path.name for path in units.iterdir()) == ["pintle-xen.service", "pintle@.service", "pintle@.socket"]
+    assert sorted(path.name for path in units.iterdir()) == ["pintle-xen-setup.service", "pintle-xen.service", "pintle@.service", "pintle@.socket"]
 
 
 # ---- what is built with it ----

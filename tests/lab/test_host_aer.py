@@ -8,7 +8,7 @@ import re
 import time
 
 import pytest
-from kit import host, server
+from kit import cells, host, server
 from kit.host_machine import CONTROL, NVME, SOCKET, HostMachine
 from test_host import with_mutations
 
@@ -54,7 +54,7 @@ def wait_log(log, pattern, limit=host.COMMAND_LIMIT):
 
 def test_errors(machine):
     """Under I/O: corrected ones are counted, others are told and looked after, and a fatal one ends in a reset, which the driver survives; and then errors are reported as before."""
-    with machine.served(DISK) as log:
+    with cells.cell("aer", "drive", device="host", road="vfio-user"), machine.served(DISK) as log:
         machine.run("rm -f /run/go /run/stop")
         machine.run(f"virtio_lab {SOCKET} over msix 'touch /run/go; until [ -e /run/stop ]; do usleep 100000; done' > /run/load.log 2>&1 & echo $! > /run/load.pid")
         machine.run("n=0; until [ -e /run/go ] || [ $n -gt 300 ]; do usleep 100000; n=$((n+1)); done; [ -e /run/go ]")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The server's side of the road xen, in a real dom0: what `pintle ctl` and `pintle inject` say and do while a guest has a device, the end of the server with guests that go on or are closed, and that the process is confined meanwhile with
 nothing refused that it needs."""
+import contextlib
 import json
 import re
 
 import pytest
+from kit import cells
 from kit.xen_machine import NVME
-from kit.xen_runs import WITHOUT, part, supported
+from kit.xen_runs import WITHOUT, guest_of, part, supported
 
 CONTROL, LOG = "/run/serve.control", "/run/serve.log"
 CLONE3 = "435"  # refused on purpose: the C library goes back to clone, whose flags can be looked at
@@ -89,23 +91,54 @@ def the_server_ends_and_the_guest_goes_on(machine):
     assert machine.disk_sum() in machine.on("a", "disk_sum")
 
 
-def asked_with_a_deadline(machine):
-    said = json.loads(ctl(machine, "--json", "unplug", "x", "--deadline", "60s"))
-    assert said == {"id": "x", "state": "gone"}
-    assert "missing" in machine.on("a", "test -b /dev/nvme0n1 && echo there || echo missing")
-    assert NVME not in machine.run("xl pci-assignable-list")
-    # The toolstack is told, too; then it may be anybody's.
+def busy(machine):
+    machine.on("a", "modprobe nvme; await test -b /dev/nvme0n1; busy", 60)
+
+
+def gone_and_given_back(machine):
+    """The toolstack is told of it, too; then it may be anybody's, and is the same guest's again."""
     machine.run(f"xl pci-detach a {NVME}")
     assert json.loads(ctl(machine, "--json", "plug", "x"))["state"] == "offered"
     assert NVME in machine.run("xl pci-assignable-list")
-
-
-def by_force(machine):
     machine.run(f"xl pci-attach a {NVME}")
     assert machine.disk_sum() in machine.on("a", "check_disk")
+
+
+def asked_with_a_deadline(machine):
+    busy(machine)
+    said = json.loads(ctl(machine, "--json", "unplug", "x", "--deadline", "60s"))
+    assert said == {"id": "x", "state": "gone"}
+    assert "missing" in machine.on("a", "wait $io; test -b /dev/nvme0n1 && echo there || echo missing")
+    assert NVME not in machine.run("xl pci-assignable-list")
+    gone_and_given_back(machine)
+
+
+def asked_and_not_answered(machine):
+    """Whatever its time, the guest keeps the device: its I/O goes on, and what it answers late counts."""
+    busy(machine)
+    machine.run("xl pause a")
+    assert "it stays asked" in ctl(machine, "unplug", "x", "--deadline", "6s", status=1)
+    assert show(machine)["state"] == "taken"
+    machine.run("xl unpause a")
+    wait_for_state(machine, "gone")
+    machine.on("a", "wait $io", status=None)
+    gone_and_given_back(machine)
+
+
+def by_force_under_io(machine):
+    busy(machine)
     assert json.loads(ctl(machine, "--json", "unplug", "x", "--force"))["state"] == "gone"
     assert show(machine)["host-xen"]["pirqs"] == 0
+    machine.on("a", "wait $io", 60, status=None)
+    gone_and_given_back(machine)
+
+
+def asked_and_ended_by_the_guests_end(machine):
+    machine.run("xl pause a")
+    ctl(machine, "unplug", "x")
+    assert show(machine)["state"] == "taken"
     machine.destroy("a")
+    wait_for_state(machine, "gone")
     assert json.loads(ctl(machine, "--json", "plug", "x"))["state"] == "offered"
 
 
@@ -143,10 +176,15 @@ def closed_at_the_end(machine):
 
 
 # One after the other, each from where the one before has come to.
-STEPS = [offered_when_it_is_clean, a_guest_has_it, the_guest_is_told_of_an_error, the_server_ends_and_the_guest_goes_on, asked_with_a_deadline, by_force, confined_with_nothing_refused_that_it_needs, closed_at_the_end]
+STEPS = [offered_when_it_is_clean, a_guest_has_it, the_guest_is_told_of_an_error, the_server_ends_and_the_guest_goes_on, asked_with_a_deadline, asked_and_not_answered, by_force_under_io,
+         asked_and_ended_by_the_guests_end, confined_with_nothing_refused_that_it_needs, closed_at_the_end]
+# Their keys in the lifecycle matrix.
+KEYS = {"the_guest_is_told_of_an_error": ["aer"], "asked_with_a_deadline": ["unplug-asked"], "asked_and_not_answered": ["unplug-unanswered"],
+        "by_force_under_io": ["unplug-forced", "unplug-forced-plugged"], "asked_and_ended_by_the_guests_end": ["unplug-unanswered-reset"]}
+SUITE = "bookworm"
 
 
-@part(__name__, "pintle", "serve", "test_step", suites=["bookworm"])
+@part(__name__, "xen-pciback", "serve", "test_step", suites=[SUITE])
 def serve(machine):
     """What each step ended with: None, or its error."""
     machine.run(f"pintle xen setup {NVME}")
@@ -162,6 +200,9 @@ def serve(machine):
 @pytest.mark.skipif(not supported(), reason=WITHOUT)
 @pytest.mark.parametrize("step", [step.__name__ for step in STEPS])
 def test_step(xen_runs, step):
-    error = xen_runs.part("pintle", "bookworm", "serve")[step]
-    if error:
-        raise error
+    with contextlib.ExitStack() as stack:
+        for key in KEYS.get(step, []):
+            stack.enter_context(cells.cell(key, guest_of(SUITE), device="host-xen", road="xen"))
+        error = xen_runs.part("xen-pciback", SUITE, "serve")[step]
+        if error:
+            raise error

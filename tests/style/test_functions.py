@@ -15,7 +15,7 @@ RARE = {
     "setenv": ("not safe with threads", ()),
     "getpwnam": (STARTUP, ("src/serve/listen.c",)),
     "getgrnam": (STARTUP, ("src/serve/listen.c",)),
-    "umask": ("the process's, " + STARTUP, ("src/serve/listen.c",)),
+    "umask": ("the process's, " + STARTUP, ("src/serve/listen.c", "src/cli/xen.c")),
     "chdir": ("the process's", ()),
     "localtime": ("not safe with threads", ()),
     "gmtime": ("not safe with threads", ()),

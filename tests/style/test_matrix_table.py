@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The lifecycle matrix in the documentation is what the records of the last full run say, and its records can be what they say they are."""
+import importlib.machinery
+import importlib.util
 import json
 import os
 import subprocess
@@ -45,3 +47,24 @@ def test_what_is_no_record_is_refused(tmp_path, line):
     result = subprocess.run([sys.executable, SCRIPT, "--take", tmp_path / "records"], capture_output=True, text=True)
     assert result.returncode and "no record" in result.stderr
     assert CELLS.read_text() == before
+
+
+def test_what_is_tried_seldom_stays_until_it_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loader = importlib.machinery.SourceFileLoader("matrix_table", str(SCRIPT))
+    script = importlib.util.module_from_spec(importlib.util.spec_from_loader("matrix_table", loader))
+    loader.exec_module(script)
+    monkeypatch.setattr(script, "CELLS", tmp_path / "cells.json")
+    test = "tests/style/test_matrix_table.py::test"
+
+    def cell(event, result="passed", **more):
+        return {"event": event, "device": "d", "road": "r", "guest": "g", "test": test, "result": result, **more}
+
+    def take(*cells):
+        (tmp_path / "records").write_text("".join(json.dumps(one) + "\n" for one in cells))
+        script.take(tmp_path / "records", {"common": "", "rare": ""})
+        return {one["event"]: one["result"] for one in script.load()}
+
+    assert take(cell("common"), cell("rare", "client", seldom=True), cell("former", seldom=True), cell("dropped")) == {"common": "passed", "rare": "client", "former": "passed", "dropped": "passed"}
+    assert take(cell("common")) == {"common": "passed", "rare": "client"}
+    assert take(cell("rare", "failed", seldom=True)) == {"rare": "failed"}

@@ -8,8 +8,8 @@ import json
 import os
 
 
-def record(event, guest, result, *, device="blk", road="vfio-user", reason=""):
-    """result: passed, failed, or client (the VMM refuses or dies of it; the reason says how)."""
+def record(event, guest, result, *, device="blk", road="vfio-user", reason="", seldom=False):
+    """result: passed, failed, or client (the VMM refuses or dies of it; the reason says how). seldom: not tried in every run; it stays in the matrix until it is tried again."""
     path = os.environ.get("PINTLE_MATRIX")
     if not path:
         return
@@ -17,6 +17,8 @@ def record(event, guest, result, *, device="blk", road="vfio-user", reason=""):
             "test": os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0]}
     if reason:
         cell["reason"] = reason
+    if seldom:
+        cell["seldom"] = True
     # One write: several test runs may append to the same file.
     with open(path, "ab", buffering=0) as file:
         file.write(json.dumps(cell).encode() + b"\n")

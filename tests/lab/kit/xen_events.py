@@ -26,10 +26,10 @@ class Refused(host.LabError):
     """`xl` does not give the device."""
 
 
-def event(key, name):
-    """Registers an event, with its key in the lifecycle matrix; they happen in this order."""
+def event(keys, name, *suites):
+    """Registers an event, with its keys in the lifecycle matrix, and the releases on which it is tried in every run: none named are all. They happen in this order."""
     def register(function):
-        EVENTS.append((key, name, function))
+        EVENTS.append((keys, name, function, suites))
         return function
     return register
 
@@ -94,12 +94,19 @@ class Bench:
         for _ in range(10):
             if self.machine.run(f"seconds=3; on {name} true; echo $?").split()[-1] == "0":
                 return None
-            if re.search("Oops|BUG|general protection|end trace", self.guest_words(name)):
+            if self.crashed(name):
                 return "guest crashes"
         return "failed: " + said.strip().split("\n")[-1]
 
     def guest_words(self, name):
         return self.machine.run(f"tail -n 100 /var/log/xen/guest-{name}.log", status=None)
+
+    def crashed(self, name):
+        return re.search("Oops|BUG|general protection|end trace", self.guest_words(name))
+
+    def kernel_words(self, name):
+        """The guest's own kernel, if the guest still answers."""
+        return self.machine.on(name, "dmesg | tail -n 30", 10, status=None)
 
     def tell(self, name, command):
         """A command to a guest that will not answer it."""
@@ -162,12 +169,12 @@ class Bench:
             words.append(f"e1000e {self.net(name)}")
         return ", ".join(words)
 
-    def disk(self, name):
-        said = self.machine.on(name, "check_disk", CHECK_LIMIT, status=None)
+    def disk(self, name, megabytes=4):
+        said = self.machine.on(name, f"check_disk {megabytes}", CHECK_LIMIT, status=None)
         found = re.search(r"^disk (\S+)(?: (\S+) (\d+))?$", said, re.MULTILINE)
         if not found:
             return "hangs"
-        if found[2] and found[2] != self.machine.disk_sum():
+        if found[2] and found[2] != self.machine.disk_sum(megabytes):
             return "wrong data"
         return "no interrupts" if found[3] == "0" else found[1]
 
@@ -190,7 +197,7 @@ class Bench:
         # What follows starts from guests and devices that are in order.
         if TROUBLE.search(outcome):
             self.troubles.setdefault(name, f"--- back end: {self.backend.words()}")
-            self.troubles[name] += "".join(f"\n--- guest {one}: {self.guest_words(one)}" for one in sorted(self.alive))
+            self.troubles[name] += "".join(f"\n--- guest {one}: {self.guest_words(one)}\n{self.kernel_words(one)}" for one in sorted(self.alive))
             with contextlib.suppress(host.LabError):
                 self.destroy()
                 self.backend.renew()
@@ -211,7 +218,7 @@ def start(bench):
     return bench.check(bench.guest())
 
 
-@event("rebind", "driver unbound and bound in the guest")
+@event("rebind", "driver unbound and bound in the guest", "trixie")
 def rebind(bench):
     name = bench.guest()
     for driver, kind in (("nvme", "0x0108"), ("e1000e", "0x02")):
@@ -219,7 +226,7 @@ def rebind(bench):
     return bench.check(name)
 
 
-@event("unplug-asked-msix", "detached and attached at run time")
+@event("unplug-asked-msix hot-add", "detached and attached at run time", "trixie")
 def hotplug(bench):
     name = bench.guest()
     bench.detach(name)
@@ -228,7 +235,7 @@ def hotplug(bench):
     return bench.check(name) if not left else f"failed: not detached: {' '.join(left)}"
 
 
-@event("bindings-left", "detached by a toolstack that skips its unmaps, and attached")
+@event("bindings-left", "detached by a toolstack that skips its unmaps, and attached", "bookworm")
 def careless_toolstack(bench):
     name = bench.holder(NVME) or bench.guest()
     bench.machine.run(f"LD_PRELOAD=/{TOOLSTACK} xl pci-detach {name} {NVME}")
@@ -248,7 +255,7 @@ def save_detached(bench):
     return bench.check(name)
 
 
-@event("saved-detached", "not used yet, detached, saved, restored, attached")
+@event("saved-detached", "not used yet, detached, saved, restored, attached", "trixie")
 def save_unused(bench):
     bench.destroy()
     name = bench.another(DISK)
@@ -260,7 +267,7 @@ def save_unused(bench):
     return bench.check(name)
 
 
-@event("guest-reboot", "guest reboots")
+@event("guest-reboot", "guest reboots", "bookworm")
 def reboot(bench):
     name = bench.guest(DISK)
     bench.tell(name, "reboot -f")
@@ -268,7 +275,7 @@ def reboot(bench):
     return bench.check(name)
 
 
-@event("guest-panic", "guest crashes under I/O")
+@event("guest-panic", "guest crashes under I/O", "trixie")
 def crash(bench):
     name = bench.guest(DISK)
     bench.check(name)
@@ -277,7 +284,7 @@ def crash(bench):
     return bench.check(name)
 
 
-@event("guest-destroyed", "guest killed in the middle of I/O, then a second guest")
+@event("guest-destroyed", "guest killed in the middle of I/O, then a second guest", "trixie")
 def killed_busy(bench):
     name = bench.first(DISK)
     bench.machine.on(name, "(while :; do disk_sum; done > /run/sums) & until [ $(cat /run/sums | wc -l) -gt 1 ]; do usleep 100000; done")
@@ -287,12 +294,12 @@ def killed_busy(bench):
     return bench.check(bench.another(DISK))
 
 
-@event("two-guests", "two guests, a device each")
+@event("two-guests", "two guests, a device each", "bookworm")
 def two(bench):
     return ", ".join(bench.check(name) for name in bench.pair())
 
 
-@event("mask-all-left", "mask-all left by a guest that is killed, then a second guest")
+@event("mask-all-left", "mask-all left by a guest that is killed, then a second guest", "bookworm")
 def mask_all(bench):
     other, name = bench.holder(NVME), bench.holder(E1000E)
     if len(bench.alive) != 2 or not other or not name or other == name:
@@ -306,7 +313,7 @@ def mask_all(bench):
     return f"e1000e {bench.net(other)}" + ("" if left else " (the bit could not be set)")
 
 
-@event("unplug-forced", "taken by force from a guest that does not answer, then a second guest")
+@event("unplug-forced", "taken by force from a guest that does not answer, then a second guest", "bookworm")
 def deaf(bench):
     name = bench.guest(DISK)
     bench.check(name)

@@ -9,6 +9,7 @@ from .xen_machine import E1000E, NVME
 IDS = {NVME: "disk0", E1000E: "net0"}
 # Handovers in a row, on each release, of a device whose guest has set mask-all and whose interrupts are bound.
 HANDOVERS = 10
+CTL = "pintle ctl --socket /run/pintle.control"
 
 
 class PintleBackend:
@@ -70,7 +71,6 @@ def killed_under_load(bench):
 
 def handovers(bench):
     """Mask-all set, interrupts bound, and the device taken away by force and given to another guest, over and over."""
-    ctl = "pintle ctl --socket /run/pintle.control"
     if len(bench.alive) != 2 or not bench.holder(NVME):
         bench.guest(DISK)
         bench.another(())
@@ -79,15 +79,15 @@ def handovers(bench):
     bench.attach_one(names[0], NVME, ",permissive=1")
     for number in range(HANDOVERS):
         name = names[number % 2]
-        outcome = f"nvme {bench.disk(name)}"
+        outcome = f"nvme {bench.disk(name, 1)}"
         if outcome != "nvme MSI-X":
             return f"{outcome} after {number} handovers"
         bench.machine.on(name, "f=$(function_of 0x0108); set_msix $f $((0x$(msix $f) | 0xc000))")
         if not int(bench.machine.run(f"msix {NVME}"), 16) & 0x4000:
             return "the bit could not be set"
-        if not json.loads(bench.machine.run(f"{ctl} --json show {IDS[NVME]}"))["host-xen"]["pirqs"]:
+        if not json.loads(bench.machine.run(f"{CTL} --json show {IDS[NVME]}"))["host-xen"]["pirqs"]:
             return "failed: nothing is bound"
-        bench.machine.run(f"{ctl} unplug {IDS[NVME]} --force && xl pci-detach {name} {NVME} && {ctl} plug {IDS[NVME]}")
+        bench.machine.run(f"{CTL} unplug {IDS[NVME]} --force && xl pci-detach {name} {NVME} && {CTL} plug {IDS[NVME]}")
         bench.alive[name] = tuple(one for one in bench.alive[name] if one != NVME)
         bench.attach_one(names[(number + 1) % 2], NVME, ",permissive=1")
     return f"nvme MSI-X, {HANDOVERS} times"

@@ -7,16 +7,23 @@ import concurrent.futures
 import shutil
 
 from . import host, server
-from .xen_machine import XenMachine, hostile, machine_folder
+from .guest import LINUX
+from .xen_machine import BEHIND_PORT, XenMachine, hostile, machine_folder
 
 SUITES = ("bookworm", "trixie")
 XEN = {"bookworm": "4.17", "trixie": "4.20"}
 # Of a machine, in this order.
-BACKENDS = {"pintle": ("events", "serve"), "xen-pciback": ("place", "events")}
+BACKENDS = {"pintle": ("events",), "xen-pciback": ("place", "serve", "errors", "events")}
+MORE_DEVICES = {"pintle": [], "xen-pciback": BEHIND_PORT}
 # At once: each has one processor, and waits now and then.
 MACHINES = 3
 PARTS = {}
 WITHOUT = "the build under test lacks the road xen: libxen-dev was not there when it was built"
+
+
+def guest_of(suite):
+    """Its name in the lifecycle matrix."""
+    return f"Linux {LINUX[suite]}, Xen {XEN[suite]}"
 
 
 def supported():
@@ -71,7 +78,7 @@ class Runs:
             more = hostile(folder) if supported() else {"programs": [], "files": []}
             machine_folder(suite)
             mutated = with_mutations(folder) if backend == "pintle" else None
-            machine = XenMachine(folder, suite, programs=[*more["programs"], *([mutated] if mutated else [])], files=more["files"])
+            machine = XenMachine(folder, suite, programs=[*more["programs"], *([mutated] if mutated else [])], files=more["files"], more_devices=MORE_DEVICES[backend])
             machine.mutated = mutated
             machine.start().wait_ready().run(". /lab/lib")
             for _, function in parts:
