@@ -7,23 +7,6 @@
 
 #define SLOW UINT64_C(3600000000000) /* looks: only those that are asked for */
 
-static int result;
-static unsigned results;
-
-static void on_done(void *context, int r)
-{
-	(void)context;
-	result = r;
-	results++;
-}
-
-#define until_done(call)                       \
-	do {                                   \
-		unsigned before_ = results;    \
-		call;                          \
-		until(results == before_ + 1); \
-	} while (0)
-
 /* ---- the kernel ---- */
 
 /* In place, and never empty: helper threads read it. */

@@ -4,23 +4,6 @@
  */
 #include "xen_guest_rig.h"
 
-static int result;
-static unsigned results;
-
-static void on_done(void *context, int r)
-{
-	(void)context;
-	result = r;
-	results++;
-}
-
-#define until_done(call)                        \
-	do {                                    \
-		unsigned before_ = results;     \
-		call;                           \
-		until(results == before_ + 1);  \
-	} while (0)
-
 /* As SIGKILL: nothing is told to anybody, and what the kernel held for the process goes with it. */
 static void kill_server(void)
 {

@@ -334,4 +334,23 @@ static inline int rig_teardown(void **state)
 	return 0;
 }
 
+/* ---- what is asked of a device, and its end ---- */
+
+static int result; /* of the last one */
+static unsigned results;
+
+static inline void on_done(void *context, int r)
+{
+	(void)context;
+	result = r;
+	results++;
+}
+
+#define until_done(call)                       \
+	do {                                   \
+		unsigned before_ = results;    \
+		call;                          \
+		until(results == before_ + 1); \
+	} while (0)
+
 #endif
