@@ -175,6 +175,9 @@ static json_t *client(const struct served_device *device)
 	xen_device_status(device->xen, &status);
 	if (status.state != XEN_DEVICE_TAKEN)
 		return json_pack("{s:b}", "attached", 0);
+	/* Where its device model has put it is in the guest to be seen. */
+	if (status.hvm)
+		return json_pack("{s:b, s:I, s:s}", "attached", 1, "domid", (json_int_t)status.domid, "guest", "HVM");
 	snprintf(slot, sizeof slot, "%02x.%x", status.slot >> 3 & 0x1f, status.slot & 7);
 	return json_pack("{s:b, s:I, s:s}", "attached", 1, "domid", (json_int_t)status.domid, "slot", slot);
 }

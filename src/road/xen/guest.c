@@ -364,6 +364,8 @@ void xen_guest_apply(struct xen_guest *guest)
 {
 	struct bus_plan *wanted = &guest->plan;
 
+	guest->pv = guest->store.pv;
+	guest->hvm = guest->store.hvm;
 	release_unlisted(guest);
 	make_plan(guest);
 	guest->waits = wanted->waits;
