@@ -108,13 +108,5 @@ def test_then_a_paravirtual_guest_has_it(machine):
     assert show(machine)["host-xen"]["interrupts"] == "MSI-X"
     machine.destroy("p")
     clean(machine, 2)
-
-
-def test_then_a_second_one_which_is_destroyed_under_io(machine):
-    machine.create_hvm("b", pci=[NVME])
-    works(machine, "b")
-    busy(machine, "b")
-    machine.destroy("b")
-    clean(machine, 3)
     machine.run("kill $(cat /run/hvm.pid); wait $(cat /run/hvm.pid)")
     machine.run(f"pintle xen undo {NVME}")
