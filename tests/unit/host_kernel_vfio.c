@@ -251,7 +251,7 @@ static int set_irqs(const struct vfio_irq_set *set)
 }
 
 struct export_order {
-	struct vfio_device_feature feature;
+	uint32_t argsz, feature; /* struct vfio_device_feature */
 	/* struct vfio_device_feature_dma_buf, which Linux has since 6.19, with one range */
 	uint32_t region, open_flags, flags, ranges;
 	uint64_t offset, length;
