@@ -6,12 +6,15 @@ so, and to hand it over by all the steps when it ends, however it ends. The test
 import json
 
 import pytest
+from kit import cells
 from kit.xen_hvm import XenHvmMachine
 from kit.xen_machine import NVME
-from kit.xen_runs import WITHOUT, supported
+from kit.xen_runs import WITHOUT, guest_of, supported
 
 CONTROL, LOG = "/run/hvm.control", "/run/hvm.log"
 MSIX_ENABLE, MSIX_MASK_ALL = 0x8000, 0x4000
+
+GUEST = "HVM, " + guest_of("bookworm")
 
 pytestmark = pytest.mark.skipif(not supported(), reason=WITHOUT)
 
@@ -25,6 +28,10 @@ def machine(tmp_path_factory):
         yield machine
     finally:
         machine.kill()
+
+
+def record(event):
+    cells.record(event, GUEST, "passed", device="host-xen", road="xen")
 
 
 def until(machine, condition):
@@ -75,6 +82,7 @@ def test_a_guest_has_it_and_what_is_not_known_of_it_is_not_told(machine):
         assert f"is with the device model of dom{domid} (HVM)" in ctl(machine, *command, status=1)
     assert "is told of no errors" in machine.run(f"pintle inject --socket {CONTROL} x aer", status=1)
     assert show(machine)["state"] == "taken"
+    record("boot")
 
 
 def test_detached_and_attached_at_run_time(machine):
@@ -82,6 +90,7 @@ def test_detached_and_attached_at_run_time(machine):
     clean(machine, 2)
     machine.run(f"xl pci-attach a {NVME}")
     works(machine, "a")
+    record("unplug-asked-msix")
 
 
 def test_the_server_is_killed_and_the_guest_does_not_notice(machine):
@@ -92,6 +101,7 @@ def test_the_server_is_killed_and_the_guest_does_not_notice(machine):
     assert device["state"] == "taken" and device["client"]["guest"] == "HVM" and device["host-xen"]["resets"] == 0, device
     machine.on("a", "n=$(cat /run/sums | wc -l); until [ $(cat /run/sums | wc -l) -gt $((n + 1)) ]; do usleep 100000; done")
     assert set(machine.on("a", "cat /run/sums").split()) == {machine.disk_sum()}
+    record("server-restarted")
 
 
 def test_its_device_model_is_killed_under_io(machine):
@@ -108,5 +118,6 @@ def test_then_a_paravirtual_guest_has_it(machine):
     assert show(machine)["host-xen"]["interrupts"] == "MSI-X"
     machine.destroy("p")
     clean(machine, 2)
+    record("guest-destroyed")
     machine.run("kill $(cat /run/hvm.pid); wait $(cat /run/hvm.pid)")
     machine.run(f"pintle xen undo {NVME}")
