@@ -123,7 +123,7 @@ def test_secondary_bus_reset_without_the_law(machine):
     if not machine.has_mutations:
         pytest.skip("no build with mutations is there: meson setup -Dmutations=true build-debug, ninja -C build-debug")
     with machine.served(program="PINTLE_MUTATE=law2.check pintle-mutations"):
-        text = machine.run(f"begin nvme_lab {SOCKET} load 4 4; sbr {PORT[NVME]}; wait $load; echo status $?; cat /run/load.log")
+        text = machine.run(f"begin nvme_lab {SOCKET} load 3 3; sbr {PORT[NVME]}; wait $load; echo status $?; cat /run/load.log")
         assert "status 1" in text and "does not come back" in text, text
 
 

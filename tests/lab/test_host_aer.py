@@ -109,7 +109,7 @@ def test_lost_address_without_the_law(machine):
     if not machine.has_mutations:
         pytest.skip("no build with mutations is there: meson setup -Dmutations=true build-debug, ninja -C build-debug")
     with machine.served(program="PINTLE_MUTATE=law2.bars pintle-mutations"):
-        text = under_load(machine, LOSE_ADDRESS, patience=4)
+        text = under_load(machine, LOSE_ADDRESS, patience=3)
         assert "status 1" in text and "does not come back" in text, text
 
 

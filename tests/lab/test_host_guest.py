@@ -11,6 +11,13 @@ DEVICES = {"h0": NVME, "net0": E1000E, "net1": IGB, "disk": BLK}
 ARGUMENTS = " ".join(nested.function(f"/run/{name}.sock") for name in DEVICES)
 # Commands that were lost with the controller's state are given again after so many seconds, not after the usual 30.
 MODULES = "modprobe nvme_core io_timeout=4 admin_timeout=4; modprobe nvme; n=0; until [ -b /dev/nvme0n1 ] || [ $n -gt 300 ]; do usleep 100000; n=$((n+1)); done"
+READS = "inner 'now=$(cat /tmp/reads); until [ $(cat /tmp/reads) -gt $((now + 20)) ]; do usleep 50000; done'"
+DRIVER = "/sys/bus/pci/drivers/nvme"
+LETTING_GO = {
+    "rebind": f"echo $f > {DRIVER}/unbind; echo $f > {DRIVER}/bind",
+    "unbind-under-io": f"(dd if=/dev/nvme0n1 of=/dev/null bs=64k > /dev/null 2>&1) & d=$!; usleep 200000; echo $f > {DRIVER}/unbind; wait $d; echo $f > {DRIVER}/bind",
+    "remove-rescan": "echo 1 > /sys/bus/pci/devices/$f/remove; echo 1 > /sys/bus/pci/rescan",
+}
 READ = "dd if=/dev/nvme0n1 bs=4096 count=1 2>/dev/null | hexdump -C | head -1"
 GUEST = "x86-64 6.12"
 
@@ -80,20 +87,30 @@ def test_guest(machine):
     # Another kind of interrupt, and the module reloaded for it. MSI is not tried: with QEMU's e1000e the driver's own test of it fails, with QEMU's own vfio-pci too.
     network_works(machine, "e1000e", "PCI-MSIX")
     network_works(machine, "e1000e", "IO-APIC", "IntMode=0")
-    for event in ("io", "interrupt-mode", "module-reload"):
+    for event in ("boot", "io", "interrupt-mode", "module-reload"):
         record(event)
 
-    # A secondary bus reset that nobody announces, while the guest reads: it goes on, and what is found is told.
+    # A secondary bus reset that nobody announces, while the guest reads: it goes on, and what is found is told. And a machine that stands still for a while.
     machine.run("inner 'echo 0 > /tmp/reads; (while dd if=/dev/nvme0n1 of=/dev/null bs=4096 count=16 skip=$((RANDOM % 4000)) 2>/dev/null; do echo 3 > /proc/sys/vm/drop_caches; "
                 "echo $(($(cat /tmp/reads) + 1)) > /tmp/reads.new; mv /tmp/reads.new /tmp/reads; done; echo failed > /tmp/reads) > /dev/null 2>&1 &'")
-    machine.run("inner 'until [ $(cat /tmp/reads) -gt 20 ]; do usleep 50000; done'")
+    machine.run(READS)
     machine.run(f"sbr {PORT[NVME]}")
     machine.run("n=0; until grep -q restored /run/h0.log || [ $n -gt 100 ]; do usleep 100000; n=$((n+1)); done")
     log = machine.run("cat /run/h0.log")
     assert re.search(r"reset by somebody else: .*: restored", log), log
-    machine.run("inner 'now=$(cat /tmp/reads); until [ $(cat /tmp/reads) -gt $((now + 20)) ]; do usleep 50000; done; kill $!; wait $!; true'")
+    machine.run(READS)
+    machine.run("echo stop > /run/monitor.in; sleep 1; echo cont > /run/monitor.in")
+    machine.run(READS)
+    machine.run("inner 'kill $!; wait $!; true'")
     nvme_works(machine, "written-by-a-guest")
     record("bus-reset-under-io")
+    record("stop-cont")
+
+    # The guest's driver lets go of the device, with and without I/O, and the guest forgets the function and finds it again.
+    for event, what in LETTING_GO.items():
+        machine.run(f"inner 'f=$(readlink -f /sys/class/nvme/nvme0/device); f=${{f##*/}}; {what}'")
+        nvme_works(machine, "written-by-a-guest")
+        record(event)
 
     # The guest starts anew.
     machine.run("echo '0 reboot -f' >&3; inner_ready")

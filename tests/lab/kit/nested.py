@@ -20,8 +20,8 @@ SOUND = "-M q35,memory-backend=ram,hpet=off -cpu host,kvm-pv-eoi=off -bios qboot
 # (docs/roads/host.md), and QEMU need not survive it.
 PATIENCE = 120000
 
-# In seconds; nothing that works comes near it, and the machine's own shell waits longer for what is begun in it.
-LIMIT = 200
+# In seconds, for a line from the guest; nothing that works comes near it. A command has a line or two to say, and the machine's own shell waits for more than two of these for what is begun in it.
+LIMIT = 140
 
 # In the machine that plays the host. inner_start DEVICE...: QEMU with these arguments; returns when the guest is there. inner COMMAND: in the guest. What does not come in time fails, and what is
 # known then is said. No child of either shell may end while it reads: busybox's read forgets the line then. So whoever begins something in the background there waits for its end.
