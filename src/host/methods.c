@@ -129,5 +129,8 @@ int host_methods_restore(const struct host_methods *methods)
 {
 	int r = methods->fd < 0 ? 0 : put(methods, methods->list);
 
+	/* One that the kernel has no more (of a card whose other functions are back, say) makes it refuse the whole list. */
+	if (r)
+		r = put(methods, "default");
 	return r ? r : record(methods, "");
 }
