@@ -25,7 +25,7 @@ GUEST = "x86-64 6.12"
 @pytest.fixture
 def machine(tmp_path):
     image = nested.disk(tmp_path / "nest.img")
-    one = HostMachine(tmp_path, megabytes=2048, more_devices=["-drive", f"if=none,id=nest,file={image},format=raw,read-only=on",
+    one = HostMachine(tmp_path, megabytes=2048, cpus=nested.CPUS, more_devices=["-drive", f"if=none,id=nest,file={image},format=raw,read-only=on",
                                                               "-device", "virtio-blk-pci,drive=nest,bus=pcie.0,addr=10"])
     functions = tmp_path / "inner"
     functions.write_text(nested.FUNCTIONS)

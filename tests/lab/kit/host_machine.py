@@ -49,8 +49,8 @@ def _archive(folder, target):
 class HostMachine(Guest):
     machine_name = "host"
 
-    def __init__(self, folder, suite="trixie", *, megabytes=1024, programs=(), files=(), more_devices=(), **options):
-        super().__init__(folder, [], suite, megabytes=megabytes, memory="", cpus=2, viommu=True, reboots=False, **options)
+    def __init__(self, folder, suite="trixie", *, megabytes=1024, cpus=2, programs=(), files=(), more_devices=(), **options):
+        super().__init__(folder, [], suite, megabytes=megabytes, memory="", cpus=cpus, viommu=True, reboots=False, **options)
         self.programs = [server.build_folder() / "pintle", *programs]
         self.files, self.more_devices = list(files), list(more_devices)
         self.nvme_image, self.blk_image, self.tftp = self.folder / "nvme.img", self.folder / "blk.img", self.folder / "tftp"

@@ -16,6 +16,9 @@ FIRMWARE = ("qboot.rom", "pvh.bin", "kvmvapic.bin")
 # interrupts nor switches the devices' decoders on, which the kernel would switch off and on again while it looks for their sizes: every such change of the memory map is a kick.
 SOUND = "-M q35,memory-backend=ram,hpet=off -cpu host,kvm-pv-eoi=off -bios qboot.rom"
 
+# Processors of the machine that plays the host. With two, one changes the memory map while the other is in the guest; with one, whoever changes it is not in the guest just then.
+CPUS = 1
+
 # So many milliseconds QEMU waits for an answer. Its own limit of 5 s counts the time in which the emulated machine as a whole stands still: on a busy computer that can be longer
 # (docs/roads/host.md), and QEMU need not survive it.
 PATIENCE = 120000
