@@ -99,7 +99,7 @@ def test_guest(machine):
     log = machine.run("cat /run/h0.log")
     assert re.search(r"reset by somebody else: .*: restored", log), log
     machine.run(READS)
-    machine.run("echo stop > /run/monitor.in; sleep 1; echo cont > /run/monitor.in")
+    machine.run("echo stop > /run/monitor.in; echo info status > /run/monitor.in; timeout 30 grep -q -m 1 'VM status: paused' /run/monitor.out && sleep 1; s=$?; echo cont > /run/monitor.in; (exit $s)")
     machine.run(READS)
     machine.run("inner 'kill $!; wait $!; true'")
     nvme_works(machine, "written-by-a-guest")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """
 The units of contrib/systemd and the rule for udev, with a real systemd and udev, in a first domain of Xen (Debian 13) that boots into them: one boot, in which a guest that starts at boot gets its disk from
-pintle-xen.service, and pintle@vm1 is started by a client. The
-tests go on from each other, in this order.
+pintle-xen.service, and pintle@vm1 is started by a client. The tests go on from each other, in this order.
 """
 import json
 import re

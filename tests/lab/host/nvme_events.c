@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 #include "base/num.h"
 #include "nvme_lab.h"
@@ -24,11 +24,6 @@ static void must(int result, const char *what)
 {
 	if (result < 0)
 		fail(what, &err);
-}
-
-static void pause_ms(unsigned milliseconds)
-{
-	nanosleep(&(struct timespec){ .tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1000000L }, NULL);
 }
 
 static uint32_t controller_status(struct drive_nvme *n)
@@ -119,7 +114,7 @@ static struct drive_nvme *renew(struct drive_nvme *n)
 	if (!before)
 		fail("no memory", NULL);
 	memcpy(before, n->memory->host, size);
-	pause_ms(QUIET_MS);
+	usleep(QUIET_MS * 1000);
 	if (memcmp(before, n->memory->host, size))
 		fail("the device has written to memory after the reset was answered", NULL);
 	free(before);
@@ -128,7 +123,7 @@ static struct drive_nvme *renew(struct drive_nvme *n)
 		must(drive_pci_config_read(n->pci, PCI_VENDOR_ID, 4, &vendor, &err), "reading configuration space");
 		if (tries == READY_TRIES)
 			fail("the device does not come back", NULL);
-		pause_ms(10);
+		usleep(10000);
 	}
 	must(drive_pci_disable_irqs(n->pci, &err), "unbinding the triggers");
 	must(drive_memory_unmap(n->memory, &err), "unmapping the memory");
